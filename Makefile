@@ -1,0 +1,52 @@
+# Two commands do everything: `make demo` and `make test`. Each first makes the environment it needs.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: demo test bench lint format clean
+
+# Passes options on: make demo ARGS="--preset mult --broker mosquitto"
+demo: $(VENV)/.run
+	@$(BIN)/megace2 demo $(ARGS)
+
+test: $(VENV)/.dev mosquitto
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(VENV)/.dev mosquitto
+	$(BIN)/python -m benchmarks $(ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# The environment of a user: the locked versions, then this folder itself.
+$(VENV)/.run: requirements.lock pyproject.toml
+	@echo "Making $(VENV): some 250 MB of packages, once."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q -r requirements.lock
+	@$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+# The same and the tools of development.
+$(VENV)/.dev: $(VENV)/.run requirements-dev.lock
+	@$(BIN)/python -m pip install -q -r requirements-dev.lock
+	@touch $@
+
+# Debian's Mosquitto, where it is missing and may be installed; its tests skip without it, except in CI.
+.PHONY: mosquitto
+mosquitto:
+	@sh deploy/get-mosquitto.sh
+
+clean:
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache

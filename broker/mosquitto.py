@@ -1,0 +1,211 @@
+"""A private Mosquitto: found, configured, run as a child process on a free port, and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.codec import encode
+from broker.framing import PacketReader
+from broker.packets import Connack, Connect, Disconnect, ProtocolError
+from broker.settings import LOOPBACK, MIB, BrokerError, port_in_use
+
+PLACES = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/usr/local/bin")  # often not on a user's PATH
+LOG_LINES = 8  # shown when it dies
+POLL = 0.02  # seconds between two looks at a starting broker
+
+# Mosquitto does not notice that its parent died, so a shell waits for the end of our pipe and then stops it.
+GUARD = """
+exec 3<&0
+"$0" -c "$1" 3<&- & broker=$!
+{ read -r _ <&3; kill $broker; } & guard=$!
+wait $broker; status=$?
+kill $guard
+exit $status
+"""
+
+INSTALL = (
+    "mosquitto was not found: install it (Debian, Ubuntu, Raspberry Pi OS: sudo apt install mosquitto; "
+    "macOS: brew install mosquitto), or use the embedded broker"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MosquittoSettings:
+    """A private Mosquitto on the loopback. Sizes are bytes, times are seconds.
+
+    `max_queued_messages` counts what one client may have waiting: 2,000 chunks of 64 KiB are 125 MiB, two 50 MB
+    models. Mosquitto drops beyond it, silently and after its PUBACK; the embedded broker withholds the PUBACK.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0  # 0: any free port
+    max_packet_size: int = MIB
+    max_inflight_messages: int = 32
+    max_queued_messages: int = 2000
+    persistence: Path | None = None  # directory for sessions and retained messages; None keeps them in memory
+    start_deadline: float = 10.0
+    stop_deadline: float = 5.0
+    binary: Path | None = None  # None: look for it
+
+    def __post_init__(self) -> None:
+        if self.host not in LOOPBACK:
+            raise BrokerError(f"a private mosquitto asks nobody for a password, so it must not listen on {self.host}")
+        if self.max_packet_size < 20:  # 0 is refused by 2.0.11, and less than a CONNECT is of no use
+            raise BrokerError(f"max_packet_size {self.max_packet_size} is too small for any MQTT packet")
+
+
+@dataclass(frozen=True, slots=True)
+class MosquittoBroker:
+    """A running Mosquitto."""
+
+    host: str
+    port: int
+    version: str
+    pid: int
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"mqtt://{host}:{self.port}"
+
+
+def find_mosquitto() -> Path | None:
+    """The mosquitto binary on PATH, or where packages put it."""
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), *PLACES))
+    found = shutil.which("mosquitto", path=path)
+    return Path(found) if found else None
+
+
+def mosquitto_config(settings: MosquittoSettings, port: int, folder: Path) -> str:
+    """The text of mosquitto.conf; understood by every version from 2.0.11."""
+    lines = [
+        f"listener {port} {settings.host}",
+        "allow_anonymous true",  # on the loopback only
+        f"max_packet_size {settings.max_packet_size}",
+        f"max_inflight_messages {settings.max_inflight_messages}",
+        f"max_queued_messages {settings.max_queued_messages}",
+        "set_tcp_nodelay true",
+        "sys_interval 10",
+        f"pid_file {folder}/pid",
+        "log_dest stderr",
+        "log_type error",
+        "log_type warning",
+        "log_type notice",
+    ]
+    if settings.persistence is None:
+        lines.append("persistence false")
+    else:
+        # Without autosave_on_changes a kill loses up to half an hour of acknowledged messages.
+        lines += ["persistence true", f"persistence_location {settings.persistence}/"]
+        lines += ["autosave_on_changes true", "autosave_interval 200"]
+    if os.geteuid() == 0:
+        lines.append("user root")  # else it becomes `mosquitto`, who may not write to our directory
+    return "\n".join(lines) + "\n"
+
+
+async def mosquitto_version(binary: Path) -> str:
+    """The version that `binary` reports, such as "2.0.11". Raises BrokerError where it reports none."""
+    process = await asyncio.create_subprocess_exec(
+        str(binary), "-h", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    output, _ = await process.communicate()
+    match = re.search(rb"mosquitto version ([0-9.]+)", output)
+    if match is None:
+        raise BrokerError(f"{binary} does not say which version of mosquitto it is")
+    return match[1].decode()
+
+
+@contextlib.asynccontextmanager
+async def private_mosquitto(settings: MosquittoSettings | None = None) -> AsyncIterator[MosquittoBroker]:
+    """Run a Mosquitto of our own. Raises BrokerError where there is none or it does not start."""
+    settings = settings or MosquittoSettings()
+    binary = settings.binary or find_mosquitto()
+    if binary is None or not binary.exists():
+        raise BrokerError(INSTALL)
+    version = await mosquitto_version(binary)
+    port = _free_port(settings.host, settings.port)
+    with tempfile.TemporaryDirectory(prefix="megace2-mosquitto-") as name:
+        folder = Path(name)
+        Path(folder, "mosquitto.conf").write_text(mosquitto_config(settings, port, folder))
+        process = await _start(binary, folder)
+        try:
+            await _wait_until_ready(process, settings, port, folder)
+            pid = int(Path(folder, "pid").read_text())
+            yield MosquittoBroker(settings.host, port, version, pid)
+        finally:
+            await _stop(process, settings.stop_deadline)
+
+
+def _free_port(host: str, port: int) -> int:
+    """`port`, or any free one for 0. Asked before the start, lest we take another broker's answer for ours."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise port_in_use(host, port, error) from error
+        return int(probe.getsockname()[1])
+
+
+async def _start(binary: Path, folder: Path) -> asyncio.subprocess.Process:
+    with (folder / "log").open("wb") as log:
+        return await asyncio.create_subprocess_exec(
+            *("/bin/sh", "-c", GUARD, str(binary), str(folder / "mosquitto.conf")),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C is for us: the broker is stopped last
+        )
+
+
+async def _wait_until_ready(
+    process: asyncio.subprocess.Process, settings: MosquittoSettings, port: int, folder: Path
+) -> None:
+    deadline = asyncio.get_running_loop().time() + settings.start_deadline
+    while not await _answers(settings.host, port):
+        tail = "\n".join((folder / "log").read_text(errors="replace").splitlines()[-LOG_LINES:])
+        if process.returncode is not None:
+            raise BrokerError(f"mosquitto ended with status {process.returncode} at its start:\n{tail}")
+        if asyncio.get_running_loop().time() > deadline:
+            raise BrokerError(f"mosquitto did not answer within {settings.start_deadline:g} s:\n{tail}")
+        await asyncio.sleep(POLL)
+
+
+async def _answers(host: str, port: int) -> bool:
+    """Whether an MQTT broker accepts a connection there."""
+    try:
+        async with asyncio.timeout(1.0):
+            reader, writer = await asyncio.open_connection(host, port)
+            try:
+                writer.write(encode(Connect("")))
+                packets = PacketReader(64).feed(await reader.readexactly(4))
+                writer.write(encode(Disconnect()))
+                await writer.drain()
+            finally:
+                writer.close()
+                await writer.wait_closed()
+    except (OSError, TimeoutError, asyncio.IncompleteReadError, ProtocolError):
+        return False
+    return packets == [Connack()]
+
+
+async def _stop(process: asyncio.subprocess.Process, deadline: float) -> None:
+    """Close the pipe that its guard watches; kill the whole group where that takes over `deadline` seconds."""
+    assert process.stdin is not None
+    process.stdin.close()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(deadline):
+            await process.wait()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()

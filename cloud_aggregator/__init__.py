@@ -1,0 +1,1 @@
+"""The cloud tier: asynchronous aggregation, model store and releases."""

@@ -1,0 +1,384 @@
+"""The cloud tier: takes each edge's update the moment it arrives, folds it in, releases the better model.
+
+Updates are journalled before they are folded (`store`), folded one at a time in a thread (`aggregator`), and answered
+with a verdict; an update that was seen before is answered from the ledger. Nothing here imports torch: the first
+release and the scores come from the trainer, a child process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from cloud_aggregator.aggregator import Arrival, Folded, State, expire, fold, live, resumed, start
+from cloud_aggregator.store import Release, Store, UpdateRow
+from megace2_iot import __version__, messages
+from megace2_iot.blobs import BlobGone, Holder, HolderSilent, Puller, chunk_tag, digest
+from megace2_iot.bus import BrokerSettings, Bus, Delivery, NotPublished, Presence, connect
+from megace2_iot.codec import DecodeError
+from megace2_iot.features import Modality
+from megace2_iot.messages import BlobRequest, Health, ModelPointer, UpdateOffer, Verdict
+from megace2_iot.parameters import Layout, ModelUpdate, decode_delta, decode_tensors, encode_tensors, flat_view
+from megace2_iot.problems import Problem
+from megace2_iot.service import tell_health
+from megace2_iot.telemetry import Telemetry, prometheus
+from megace2_iot.topics import CLOUD, Topics
+from megace2_iot.workers import Worker, WorkerError, worker
+
+_log = logging.getLogger("megace2.cloud")
+ANNOUNCE_WITHIN = 1.0  # s for which a release may wait for others that are about to follow
+QUEUED_OFFERS = 256  # of all edges; one more is dropped and offered again
+PULLS = 16  # large updates on their way at once; one more is dropped and offered again
+PULL_PATIENCE = 15.0  # s without a chunk after which an edge is taken for gone
+
+
+class CloudModel(BaseModel):
+    """What release 1 is made of on an empty store."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    preset: str = "nano"
+    dims: dict[Modality, int] = {"text": 24, "audio": 12, "vision": 10}
+    seed: int = 0
+    checkpoint: str = ""
+
+
+class CloudSettings(BaseModel):
+    """The cloud; see docs/settings.md."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    state_dir: Path = Path("state/cloud")
+    rule: Literal["latched", "rate", "fedasync", "fedbuff"] = "latched"
+    model: CloudModel = CloudModel()
+    data: str = ""  # a data set whose test rows score each release
+    keep_releases: int = Field(20, ge=2)  # blobs of older ones are deleted
+    durable: bool = True  # wait for the disk before an update counts as received
+    health_interval: float = Field(5.0, gt=0)  # s
+    metrics_port: int = Field(0, ge=0, le=65535)  # Prometheus figures on loopback; 0: none
+
+
+@dataclass(slots=True)
+class _Family:
+    """The family that this cloud aggregates."""
+
+    name: str
+    config: str
+    layout: Layout
+    stem: str
+    stem_size: int
+    stem_blob: bytes
+
+
+async def run_cloud(
+    settings: CloudSettings, topics: Topics, broker: BrokerSettings, *, ready: Callable[[], None] | None = None
+) -> None:
+    """Run the cloud until it is cancelled."""
+    telemetry = Telemetry()
+    presence = Presence(topic=topics.cloud_all("state"), payload=_state)
+    with (
+        Store.open(settings.state_dir, durable=settings.durable) as store,
+        prometheus(lambda: telemetry, settings.metrics_port),
+    ):
+        async with (
+            worker("cloud_aggregator.trainer") as trainer,
+            connect(broker, CLOUD, presence=presence, telemetry=telemetry) as bus,
+        ):
+            cloud = Cloud(settings, topics, bus, store, trainer)
+            await cloud.prepare()
+            await cloud.run(ready)
+
+
+def _state(state: Literal["online", "stopped", "offline"], session: int) -> bytes:
+    return messages.State(state=state, session=session, role="cloud", software=__version__).encode()
+
+
+class Cloud:
+    """One site's cloud."""
+
+    def __init__(self, settings: CloudSettings, topics: Topics, bus: Bus, store: Store, trainer: Worker) -> None:
+        self.settings, self.topics, self.bus, self.store, self.trainer = settings, topics, bus, store, trainer
+        self.telemetry = bus.telemetry
+        self.holder = Holder(bus, lambda asker, sha: topics.cloud_all("chunk", chunk_tag(sha)), merge=True)
+        self.puller = Puller(bus, store.blobs)
+        self._offers: asyncio.Queue[tuple[str, UpdateOffer]] = asyncio.Queue(QUEUED_OFFERS)
+        self._pulling: set[str] = set()  # updates on their way, by id
+        self._unscored: asyncio.Queue[Release] = asyncio.Queue(64)
+        self._newest = 0
+        self._unannounced: Release | None = None
+        self._unannounced_since = 0.0  # monotonic s
+        self._held: deque[str] = deque(maxlen=4)  # releases that slow edges may still be pulling
+
+    # -- the family and the state of aggregation --------------------------------------
+    async def prepare(self) -> None:
+        """Open the family of the store, or make release 1; then fold in what a crash left unfolded."""
+        if self.settings.data:
+            await self._load_data()  # a wrong file is told before anything is made
+        if self.store.family() is None or self.settings.model.checkpoint:
+            await self._first_release()
+        row = self.store.family()
+        assert row is not None
+        blob = self.store.blobs.read(self.store.latest(row.family).sha256)
+        tensors, _ = decode_tensors(blob)
+        layout = Layout.of(tensors)
+        stem_blob = self.store.blobs.read(row.stem)
+        self.family = _Family(row.family, row.config, layout, row.stem, len(stem_blob), stem_blob)
+        self._state = self._rebuilt()
+        for waiting in self.store.pending():
+            await self._fold(waiting, self.store.update_body(waiting.sha256))
+
+    async def _first_release(self) -> None:
+        model = self.settings.model
+        try:
+            made = await self.trainer.call(
+                "first", name=model.preset, dims=dict(model.dims), seed=model.seed, checkpoint=model.checkpoint
+            )
+        except WorkerError as error:
+            raise Problem(f"release 1 cannot be made: {error}") from None
+        tensors, _ = decode_tensors(made["base"])
+        name = made["family"]
+        known = self.store.family()
+        if known is not None and known.family == name and known.stem == digest(made["stem"]):
+            return
+        self.store.begin_family(name, made["config"], made["base"], made["stem"])
+        _log.info("release 1 of family %s: %s, %d parameters", name, model.preset, Layout.of(tensors).size)
+
+    def _rebuilt(self) -> State:
+        """The aggregation state as it was: the newest update of each edge over its base, then the newest release."""
+        name, layout = self.family.name, self.family.layout
+        newest = self.store.latest(name)
+        vector = flat_view(self.store.blobs.read(newest.sha256), layout)
+        state = start(self.settings.rule, layout, vector, newest.version)
+        for row in self.store.accepted_arrivals(name):
+            body, base = self.store.update_body(row.sha256), self._vector(row.base_version)
+            state, _ = fold(state, self._arrival(row, body), base)
+        return expire(resumed(state.at(newest.version, vector), time.time()), time.time())
+
+    def _vector(self, version: int) -> np.ndarray[Any, Any] | None:
+        blob = self.store.release(self.family.name, version)
+        return None if blob is None else flat_view(blob, self.family.layout)
+
+    def _arrival(self, row: UpdateRow, body: bytes) -> Arrival:
+        delta = decode_delta(body, row.codec, self.family.layout.size)
+        return Arrival(row.edge, ModelUpdate(row.base_version, row.num_examples, delta), row.id, row.received_at)
+
+    # -- running ----------------------------------------------------------------------
+    async def run(self, ready: Callable[[], None] | None) -> None:
+        """Release what is newest, then serve updates and chunks until cancelled."""
+        updates = await self.bus.subscribe(self.topics.updates(), limit=QUEUED_OFFERS)
+        requests = await self.bus.subscribe(self.topics.edges_up("blob_request"), limit=1024)
+        newest = self.store.latest(self.family.name)
+        self._to_score(newest)
+        await self._publish(newest)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._hear_updates(updates, tasks), name="cloud:updates")
+            tasks.create_task(self._hear_requests(requests), name="cloud:requests")
+            tasks.create_task(self._fold_offers(), name="cloud:fold")
+            tasks.create_task(self._score(), name="cloud:score")
+            tasks.create_task(self._tell_health(), name="cloud:health")
+            tasks.create_task(self.holder.run(), name="cloud:holder")
+            if ready:
+                ready()
+
+    async def _hear_updates(self, messages: AsyncIterator[Delivery], tasks: asyncio.TaskGroup) -> None:
+        async for delivery in messages:
+            edge = self.topics.parse(delivery.topic).node
+            try:
+                offer = UpdateOffer.decode(delivery.payload)
+            except DecodeError as error:
+                self.telemetry.count("messages_rejected")
+                _log.warning("%s: %s", delivery.topic, error)
+                continue
+            known = self.store.verdict_of(offer.id)
+            if known is not None and known.verdict != "received":
+                self.telemetry.count("offers_repeated")
+                await self._answer(edge, offer.id, known.verdict == "accepted", known.reason, known.version)
+            elif offer.id in self._pulling:
+                self.telemetry.count("offers_repeated")
+            elif self._offers.full() or (offer.inline is None and len(self._pulling) >= PULLS):
+                self.telemetry.count("offers_dropped")
+            elif offer.inline is None:
+                self._pulling.add(offer.id)
+                tasks.create_task(self._fetch(edge, offer), name=f"cloud:pull:{edge}")
+            else:
+                self._offers.put_nowait((edge, offer))
+
+    async def _hear_requests(self, messages: AsyncIterator[Delivery]) -> None:
+        async for delivery in messages:
+            try:
+                self.holder.ask(self.topics.parse(delivery.topic).node, BlobRequest.decode(delivery.payload))
+            except DecodeError as error:
+                self.telemetry.count("messages_rejected")
+                _log.warning("%s: %s", delivery.topic, error)
+
+    # -- updates ----------------------------------------------------------------------
+    async def _fold_offers(self) -> None:
+        """Take offers in turn; announce the release of the last one that is here, so that edges pull no older one."""
+        while True:
+            await self._take(*await self._offers.get())
+            overdue = time.monotonic() - self._unannounced_since > ANNOUNCE_WITHIN
+            if self._unannounced is not None and (overdue or self._offers.empty()):
+                await self._publish(self._unannounced)
+
+    async def _take(self, edge: str, offer: UpdateOffer) -> None:
+        """Pull, journal, fold, release, answer."""
+        known = self.store.verdict_of(offer.id)
+        if known is not None and known.verdict != "received":
+            return  # the same offer twice in the queue; the first one was answered
+        try:
+            body = await self._body(edge, offer)
+        except (BlobGone, DecodeError) as error:
+            self.telemetry.count("updates_refused")
+            await self._answer(edge, offer.id, False, str(error), None)
+            return
+        row = UpdateRow.of(edge, offer, time.time())
+        await asyncio.to_thread(self.store.receive, row, body)
+        await self._fold(row, body)
+
+    async def _fetch(self, edge: str, offer: UpdateOffer) -> None:
+        """Pull a large update beside all others: a slow edge, or one that vanished, is not waited for by anybody."""
+        try:
+            await self._body(edge, offer)
+        except HolderSilent as error:
+            self.telemetry.count("pulls_given_up")  # it offers again when it is back
+            _log.info("update of %s: %s", edge, error)
+            return
+        except (BlobGone, DecodeError):
+            pass  # refused when its turn comes
+        finally:
+            self._pulling.discard(offer.id)
+        await self._offers.put((edge, offer))
+
+    async def _body(self, edge: str, offer: UpdateOffer) -> bytes:
+        if offer.family != self.family.name:
+            raise DecodeError(f"this cloud aggregates family {self.family.name}, the update is of {offer.family}")
+        body = offer.inline
+        if body is None:
+            body = await self.puller.pull(
+                offer.sha256,
+                offer.size,
+                request_topic=self.topics.edge_down(edge, "blob_request"),
+                chunk_filter=self.topics.edge_up(edge, "chunk"),
+                patience=PULL_PATIENCE,
+            )
+        if digest(body) != offer.sha256:
+            raise DecodeError("the update does not have the hash that its offer says")
+        return body
+
+    async def _fold(self, row: UpdateRow, body: bytes) -> None:
+        began = time.monotonic()
+        outcome = await asyncio.to_thread(self._fold_in_thread, row, body)
+        if isinstance(outcome, str):
+            self.store.refuse(row.id, outcome)
+            self.telemetry.count("updates_refused")
+            _log.info("update of %s refused: %s", row.edge, outcome)
+            await self._answer(row.edge, row.id, False, outcome, None)
+            return
+        self.telemetry.time("fold", time.monotonic() - began)
+        self.telemetry.count("updates_folded")
+        self.telemetry.time("update_lag", max(1e-6, outcome.version - 1 - row.base_version))
+        if self._unannounced is None:
+            self._unannounced_since = time.monotonic()
+        self._unannounced = outcome
+        self._to_score(outcome)
+        await self._answer(row.edge, row.id, True, "", outcome.version)
+        self.store.prune(self.family.name, self.settings.keep_releases)
+
+    def _fold_in_thread(self, row: UpdateRow, body: bytes) -> Release | str:
+        """Fold and store; returns the release, or why there is none. Nothing else changes the aggregation state."""
+        layout = self.family.layout
+        try:
+            arrival = self._arrival(row, body)
+        except ValueError as error:
+            return str(error)
+        state, outcome = fold(expire(self._state, arrival.at), arrival, self._vector(row.base_version))
+        if not isinstance(outcome, Folded):
+            return outcome.reason
+        blob = encode_tensors(layout.unflatten(outcome.vector), {"config": self.family.config})
+        release = self.store.accept(row.id, blob, time.time())
+        self._state = state
+        return release
+
+    async def _answer(self, edge: str, update: str, accepted: bool, reason: str, version: int | None) -> None:
+        verdict = Verdict(id=update, accepted=accepted, reason=reason[:2000], version=version)
+        with contextlib.suppress(NotPublished):  # the sender offers again, or reads the pointer
+            await self.bus.publish(self.topics.edge_down(edge, "verdict"), verdict.encode())
+
+    # -- releases ---------------------------------------------------------------------
+    async def _publish(self, release: Release) -> None:
+        """Offer the blob, then announce it."""
+        family = self.family
+        blob = self.store.blobs.read(release.sha256)
+        self.holder.offer(release.sha256, blob)
+        self.holder.offer(family.stem, family.stem_blob)
+        pointer = ModelPointer(
+            family=family.name,
+            config=family.config,
+            version=release.version,
+            sha256=release.sha256,
+            size=len(blob),
+            stem=family.stem,
+            stem_size=family.stem_size,
+            folded=self.store.folded(family.name),
+            created_at=release.created_at,
+        )
+        await self.bus.keep(self.topics.cloud_all("model"), pointer.encode())
+        self.telemetry.count("releases")
+        self._newest = release.version
+        self._held.append(release.sha256)
+        self.holder.keep_only([*self._held, family.stem])
+        self._unannounced = None
+
+    # -- scores -----------------------------------------------------------------------
+    async def _load_data(self) -> None:
+        try:
+            found = await self.trainer.call("data", path=self.settings.data)
+        except WorkerError as error:
+            raise Problem(f"[cloud] data: {error}") from None
+        _log.info("releases are scored on %d held-out samples", found["samples"])
+
+    def _to_score(self, release: Release) -> None:
+        if self.settings.data and not self._unscored.full():
+            self._unscored.put_nowait(release)
+
+    async def _score(self) -> None:
+        while True:
+            release = await self._unscored.get()
+            blob = self.store.release(release.family, release.version)
+            if blob is None:
+                continue
+            try:
+                if not self.trainer.alive:  # it crashed; a new one knows no samples yet
+                    await self.trainer.restart()
+                    await self._load_data()
+                scores = await self.trainer.call(
+                    "score", config=self.family.config, base=blob, stem=self.family.stem_blob
+                )
+            except WorkerError as error:
+                _log.error("%s", error)
+                continue
+            self.store.note_scores(release.family, release.version, scores)
+            self.telemetry.gauge("release_accuracy", float(scores["acc2"]))
+
+    # -- health -----------------------------------------------------------------------
+    async def _tell_health(self) -> None:
+        began = time.monotonic()
+
+        def health() -> bytes:
+            facts: dict[str, Any] = {
+                "version": self._newest,
+                "live_edges": len(live(self._state)),
+                "rule": self.settings.rule,
+            }
+            figures, uptime = self.telemetry.snapshot(), time.monotonic() - began
+            return Health(at=time.time(), uptime=uptime, figures=figures, facts=facts).encode()
+
+        await tell_health(self.bus, self.topics.cloud_all("health"), health, self.settings.health_interval)

@@ -1,0 +1,291 @@
+"""One device on one connection: registers, streams its windows, answers rounds."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from device_agent.learning import Learner, Participant
+from device_agent.outbox import Outbox, OutboxError, OutboxFull
+from device_agent.sender import Sender
+from device_agent.windows import Window
+from megace2_iot import __version__
+from megace2_iot.blobs import BlobGone, BlobStore, Puller, chunk_tag
+from megace2_iot.bus import BrokerSettings, Bus, Delivery, Presence, connect
+from megace2_iot.codec import DecodeError
+from megace2_iot.features import Modality
+from megace2_iot.messages import (
+    BlobRequest,
+    DeviceConfig,
+    DeviceProfile,
+    Health,
+    ModelPointer,
+    Prediction,
+    Refusal,
+    RoundStart,
+    State,
+    Verdict,
+)
+from megace2_iot.parameters import decode_tensors
+from megace2_iot.problems import Problem
+from megace2_iot.service import clock_id, hardware, tell_health
+from megace2_iot.stem import Stem
+from megace2_iot.telemetry import Telemetry
+from megace2_iot.topics import Topics
+
+_log = logging.getLogger("megace2.device")
+
+
+class DeviceSettings(BaseModel):
+    """One device; see docs/settings.md."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    id: str = Field("device-1", pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")
+    edge: str = Field("edge-1", pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")
+    state_dir: Path = Path("state/device")  # the outbox and the pulled blobs
+    train: bool = True  # take part in rounds, where torch is installed
+    share_labels: float = Field(0.0, ge=0, le=1)  # part of the labelled windows whose label may leave the device
+    private_windows: int = Field(5000, ge=0)  # newest labelled windows kept for training
+    outbox_packets: int = Field(100_000, ge=1)
+    outbox_bytes: int = Field(512 << 20, ge=1 << 20)
+    outbox_age: float = Field(7200.0, gt=0)  # s
+    when_full: Literal["drop_oldest", "drop_newest"] = "drop_oldest"
+    health_interval: float = Field(5.0, gt=0)  # s
+    metrics_port: int = Field(0, ge=0, le=65535)  # Prometheus figures of all devices of the process; 0: none
+
+
+class DeviceRefused(Problem):
+    """The edge cannot serve this device's profile."""
+
+
+def torch_is_installed() -> bool:
+    """Whether a learner could run here; does not import torch."""
+    from importlib.util import find_spec
+
+    return find_spec("torch") is not None
+
+
+class Device:
+    """One device's tasks. `learner` None means that it only streams; `blobs` may be shared by a process."""
+
+    def __init__(
+        self,
+        settings: DeviceSettings,
+        topics: Topics,
+        broker: BrokerSettings,
+        dims: dict[Modality, int],
+        blobs: BlobStore,
+        learner: Learner | None,
+        *,
+        rate: float = 1.0,
+        embedded_by: str | None = None,
+    ) -> None:
+        self.settings, self.topics, self._broker = settings, topics, broker
+        self._blobs, self._learner = blobs, learner
+        self.telemetry = Telemetry()
+        self.profile = DeviceProfile(
+            hardware=hardware(),
+            sensors=tuple(dims),
+            dims=dims,
+            rate=rate,
+            can_train=learner is not None,
+            embedded_by=embedded_by,
+        )
+        self._session_of_edge = -1
+        self._edge_is_new = False  # born since it configured us
+        self._stem_id = ""
+        self._configured = asyncio.Event()
+
+    async def run(
+        self, windows: AsyncIterator[Window], *, stay: bool = False, ready: Callable[[], None] | None = None
+    ) -> None:
+        """Stream `windows`; returns when all are answered, or with `stay` never. Raises `DeviceRefused`."""
+        outbox = Outbox.open(
+            self.settings.state_dir / f"{self.settings.id}.outbox",
+            max_packets=self.settings.outbox_packets,
+            max_bytes=self.settings.outbox_bytes,
+            max_age=self.settings.outbox_age,
+            when_full=self.settings.when_full,
+        )
+        presence = Presence(topic=self._up("state"), payload=self._state)
+        try:
+            async with connect(self._broker, self.settings.id, presence=presence, telemetry=self.telemetry) as bus:
+                self._puller = Puller(bus, self._blobs)
+                try:
+                    await self._serve(bus, outbox, windows, stay=stay, ready=ready)
+                finally:
+                    self._puller.close()
+        finally:
+            outbox.close()
+
+    async def _serve(
+        self,
+        bus: Bus,
+        outbox: Outbox,
+        windows: AsyncIterator[Window],
+        *,
+        stay: bool,
+        ready: Callable[[], None] | None,
+    ) -> None:
+        id, edge = self.settings.id, self.settings.edge
+        self._bus = bus
+        self._sender = Sender(bus, self.topics, id, edge, outbox, share=self.settings.share_labels)
+        self._participant = None
+        if self._learner is not None:
+            limit = self.settings.private_windows
+            self._participant = Participant(bus, self.topics, id, edge, self._learner, self._puller, limit=limit)
+        inbox = await bus.subscribe(self.topics.device_inbox(id), limit=256)
+        heard = [await bus.subscribe(self.topics.edge_all(edge, kind)) for kind in ("state", "model", "round")]
+        await bus.keep(self._up("profile"), self.profile.encode())
+        async with asyncio.TaskGroup() as tasks:
+            running = [
+                tasks.create_task(self._hear(inbox), name=f"{id}:inbox"),
+                *(tasks.create_task(self._hear(subscription), name=f"{id}:edge") for subscription in heard),
+                tasks.create_task(self._sender.run(), name=f"{id}:sender"),
+                tasks.create_task(self._tell_health(), name=f"{id}:health"),
+                tasks.create_task(self._watch_link(), name=f"{id}:link"),
+            ]
+            if self._participant:
+                running.append(tasks.create_task(self._participant.run(), name=f"{id}:rounds"))
+                running.append(tasks.create_task(self._participant.holder.run(), name=f"{id}:holder"))
+                running.append(tasks.create_task(self._participant.offers.run(), name=f"{id}:offers"))
+            if ready:
+                ready()
+            await self._stream(windows)
+            if stay:
+                await asyncio.Event().wait()
+            await self._sender.until_idle()
+            for task in running:
+                task.cancel()
+
+    async def _stream(self, windows: AsyncIterator[Window]) -> None:
+        async for window in windows:
+            try:
+                seq = self._sender.accept(window)
+            except OutboxFull:
+                continue  # counted in the outbox's `shed`
+            except OutboxError as error:
+                _log.error("%s", error)
+                self.telemetry.count("windows_lost")
+                continue
+            if self._participant and self._sender.may_train(window, seq):
+                self._participant.add(window)
+
+    # -- what it hears ----------------------------------------------------------------
+    async def _hear(self, messages: AsyncIterator[Delivery]) -> None:
+        async for delivery in messages:
+            address = self.topics.parse(delivery.topic)
+            handler = self._HANDLERS.get(address.kind)
+            if handler is None or not delivery.payload:
+                continue
+            if address.tier == "device" and address.peer != self.settings.edge:
+                self.telemetry.count("messages_rejected")  # only our edge speaks to us
+                continue
+            try:
+                await handler(self, delivery.payload)
+            except DecodeError as error:
+                _log.warning("%s: %s", delivery.topic, error)
+                self.telemetry.count("messages_rejected")
+
+    async def _on_config(self, payload: bytes) -> None:
+        config = DeviceConfig.decode(payload)
+        stem = None
+        if config.stem is not None:
+            stem = await self._get_stem(config.stem, config.stem_size)
+        self._sender.configure(config, stem, same_clock=config.clock == clock_id())
+        if self._participant and stem is not None and config.stem != self._stem_id:
+            self._participant.use_stem(stem)
+        self._stem_id = config.stem or ""
+        if self._edge_is_new:  # what it heard from us before it had its model, it could not keep
+            self._edge_is_new = False
+            self._sender.resend_all()
+        self._configured.set()
+
+    async def _get_stem(self, sha256: str, size: int) -> Stem | None:
+        edge = self.settings.edge
+        try:
+            blob = await self._puller.pull(
+                sha256,
+                size,
+                request_topic=self._up("blob_request"),
+                chunk_filter=self.topics.edge_all(edge, "chunk", chunk_tag(sha256)),
+            )
+            tensors, metadata = decode_tensors(blob)
+            return Stem.from_tensors(tensors, {"mult_compat": metadata.get("mult_compat") == "true"})
+        except (BlobGone, ValueError) as error:
+            _log.warning("no stem: %s", error)
+            return None
+
+    async def _on_prediction(self, payload: bytes) -> None:
+        self._sender.answered(Prediction.decode(payload))
+
+    async def _on_refusal(self, payload: bytes) -> None:
+        refusal = Refusal.decode(payload)
+        if refusal.about == "profile":
+            raise DeviceRefused(f"{self.settings.edge} refuses this device: {refusal.reason}")
+        _log.warning("%s refused: %s", refusal.about, refusal.reason)
+        self.telemetry.count(f"refused_{refusal.about}")
+
+    async def _on_edge_state(self, payload: bytes) -> None:
+        """A new birth of the edge: it may have forgotten us and what was on its way."""
+        state = State.decode(payload)
+        if state.state == "online" and state.session > self._session_of_edge:
+            if self._session_of_edge >= 0:
+                self._sender.resend_all()
+                self._edge_is_new = True
+            self._session_of_edge = state.session
+
+    async def _on_model(self, payload: bytes) -> None:
+        if self._participant:
+            self._participant.use_model(ModelPointer.decode(payload))
+
+    async def _on_round(self, payload: bytes) -> None:
+        if self._participant:
+            self._participant.round_opened(RoundStart.decode(payload))
+
+    async def _on_verdict(self, payload: bytes) -> None:
+        if self._participant:
+            self._participant.offers.verdict_arrived(Verdict.decode(payload))
+
+    async def _on_blob_request(self, payload: bytes) -> None:
+        if self._participant:
+            self._participant.holder.ask(self.settings.edge, BlobRequest.decode(payload))
+
+    _HANDLERS: dict[str, Callable[[Any, bytes], Any]] = {  # noqa: RUF012  # a table, not state
+        "config": _on_config,
+        "prediction": _on_prediction,
+        "refusal": _on_refusal,
+        "state": _on_edge_state,
+        "model": _on_model,
+        "round": _on_round,
+        "verdict": _on_verdict,
+        "blob_request": _on_blob_request,
+    }
+
+    # -- what it says -----------------------------------------------------------------
+    def _up(self, kind: str) -> str:
+        return self.topics.device_up(self.settings.id, kind, self.settings.edge)
+
+    def _state(self, state: Literal["online", "stopped", "offline"], session: int) -> bytes:
+        return State(state=state, session=session, role="device", software=__version__).encode()
+
+    async def _watch_link(self) -> None:
+        """After each reconnect, whatever was unanswered goes out again."""
+        seen = self._bus.connects
+        while True:
+            seen = await self._bus.reconnected(seen)
+            self._sender.resend_all()
+
+    async def _tell_health(self) -> None:
+        began = time.monotonic()
+
+        def health() -> bytes:
+            return Health(at=time.time(), uptime=time.monotonic() - began, figures=self.telemetry.snapshot()).encode()
+
+        await tell_health(self._bus, self._up("health"), health, self.settings.health_interval)

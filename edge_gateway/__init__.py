@@ -1,0 +1,1 @@
+"""The edge tier: intake, batching, inference, rounds and adapters."""

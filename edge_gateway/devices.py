@@ -1,0 +1,88 @@
+"""The edge's devices: profile, configuration, state, dedup window, and what was answered."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from edge_gateway.dedup import DedupWindow
+from edge_gateway.scheduling import Load, Needs, SchedulingSettings, Unservable, plan
+from megace2_iot.messages import DeviceConfig, DeviceProfile, State
+from megace2_iot.telemetry import Rate
+
+MAX_DEVICES = 4096  # registered at once; one more is refused
+
+
+@dataclass(slots=True)
+class DeviceRecord:
+    """What an edge knows of one device."""
+
+    id: str
+    dedup: DedupWindow
+    profile: DeviceProfile | None = None
+    config: DeviceConfig | None = None
+    refused: str = ""  # why its profile cannot be served, as it was told
+    state: str = "offline"
+    session: int = -1
+    windows: int = 0
+    rate: Rate = field(default_factory=Rate)
+
+    @property
+    def online(self) -> bool:
+        return self.state == "online"
+
+
+class Devices:
+    """The registry of one edge."""
+
+    def __init__(self, settings: SchedulingSettings, clock: str, remembered_answers: int) -> None:
+        self._settings, self._clock, self._remembered = settings, clock, remembered_answers
+        self._records: dict[str, DeviceRecord] = {}
+
+    def __iter__(self) -> Iterator[DeviceRecord]:
+        return iter(self._records.values())
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def get(self, device: str) -> DeviceRecord | None:
+        """The record of a device, made at its first word; None where there is no room for one more."""
+        record = self._records.get(device)
+        if record is None and len(self._records) < MAX_DEVICES:
+            record = self._records[device] = DeviceRecord(device, DedupWindow(self._remembered))
+        return record
+
+    def note_state(self, device: str, state: State) -> str | None:
+        """Take a state; returns it where it changed anything. A will that is older than the newest birth is stale."""
+        record = self.get(device)
+        if record is None or state.session < record.session:
+            return None
+        changed = record.state != state.state
+        record.session, record.state = state.session, state.state
+        return state.state if changed else None
+
+    def configure(self, device: str, needs: Needs, load: Load) -> DeviceConfig | Unservable | None:
+        """The device's configuration where it changed, why there is none, or None where nothing is to be said."""
+        record = self._records.get(device)
+        if record is None or record.profile is None:
+            return None
+        planned = plan(record.profile, needs, load, self._settings, self._clock)
+        if isinstance(planned, Unservable):
+            if planned.reason == record.refused:
+                return None
+            record.refused = planned.reason
+        elif planned == record.config:
+            return None
+        else:
+            record.config, record.refused = planned, ""
+        return planned
+
+    def participants(self) -> list[str]:
+        """Online devices that may train."""
+        return sorted(r.id for r in self if r.online and r.config is not None and r.config.train)
+
+    def arriving(self) -> float:
+        """Windows a second from all devices over the last seconds."""
+        now = time.monotonic()
+        return sum(record.rate.note(record.windows, now) for record in self)

@@ -1,0 +1,305 @@
+"""One edge: its connection, its tasks, and who gets which message."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from edge_gateway.devices import Devices
+from edge_gateway.inference import Inference, InferenceSettings
+from edge_gateway.labels import LabelledStore
+from edge_gateway.learning import Learning, LearningSettings
+from edge_gateway.scheduling import Load, Needs, SchedulingSettings, Unservable
+from edge_gateway.store import EdgeStore
+from megace2_iot import __version__
+from megace2_iot.blobs import Holder, Puller, chunk_tag
+from megace2_iot.bus import BrokerSettings, Bus, Delivery, NotPublished, Presence, connect
+from megace2_iot.codec import DecodeError
+from megace2_iot.messages import (
+    BlobRequest,
+    DeviceProfile,
+    Feedback,
+    Health,
+    ModelPointer,
+    Refusal,
+    State,
+    UpdateOffer,
+    Verdict,
+)
+from megace2_iot.problems import Problem
+from megace2_iot.service import clock_id, tell_health
+from megace2_iot.telemetry import Telemetry, prometheus
+from megace2_iot.topics import Topics
+from megace2_iot.workers import Worker, worker
+
+if TYPE_CHECKING:
+    from edge_gateway.predictor import Predictor
+
+_log = logging.getLogger("megace2.edge")
+LOAD_EVERY = 2.0  # s between two readings of the load
+
+
+class EdgeSettings(BaseModel):
+    """One edge; see docs/settings.md."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    id: str = Field("edge-1", pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")
+    state_dir: Path = Path("state/edge")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = Field(1, ge=1, le=256)  # of the model
+    labelled_windows: int = Field(4096, ge=1)
+    health_interval: float = Field(5.0, gt=0)  # s
+    metrics_port: int = Field(0, ge=0, le=65535)  # Prometheus figures on loopback; 0: none
+    inference: InferenceSettings = InferenceSettings()
+    scheduling: SchedulingSettings = SchedulingSettings()
+    learning: LearningSettings = LearningSettings()
+
+
+async def run_edge(
+    settings: EdgeSettings, topics: Topics, broker: BrokerSettings, *, ready: Callable[[], None] | None = None
+) -> None:
+    """Run one edge until it is cancelled."""
+    telemetry = Telemetry()
+    try:
+        store = EdgeStore(settings.state_dir / settings.id)
+    except OSError as error:
+        raise Problem(f"{settings.state_dir} cannot be used: {error.strerror}; choose another state_dir") from None
+    with (
+        contextlib.closing(LabelledStore(store.directory / "labelled.sqlite", settings.labelled_windows)) as labels,
+        ThreadPoolExecutor(1, "model") as thread,
+        prometheus(lambda: telemetry, settings.metrics_port),
+    ):
+        predictor = await _start_predictor(settings, thread)
+        presence = Presence(topic=topics.edge_all(settings.id, "state"), payload=_state)
+        async with (
+            worker("edge_gateway.personalizer") as trainer,
+            connect(broker, settings.id, presence=presence, telemetry=telemetry) as bus,
+        ):
+            await Gateway(settings, topics, bus, labels, predictor, thread, trainer, store).run(ready)
+
+
+async def _start_predictor(settings: EdgeSettings, thread: ThreadPoolExecutor) -> Predictor:
+    def start() -> Predictor:
+        from edge_gateway.predictor import Predictor  # seconds of importing torch, off the loop
+
+        return Predictor(settings.device, settings.threads)
+
+    try:
+        return await asyncio.get_running_loop().run_in_executor(thread, start)
+    except ValueError as error:
+        raise Problem(str(error)) from None
+    except ModuleNotFoundError as error:
+        raise Problem(f"an edge needs {error.name}: pip install 'megace2-iot[torch]'") from None
+
+
+def _state(state: Literal["online", "stopped", "offline"], session: int) -> bytes:
+    return State(state=state, session=session, role="edge", software=__version__).encode()
+
+
+class Gateway:
+    """Wires the parts of one edge together."""
+
+    def __init__(
+        self,
+        settings: EdgeSettings,
+        topics: Topics,
+        bus: Bus,
+        labels: LabelledStore,
+        predictor: Predictor,
+        thread: ThreadPoolExecutor,
+        trainer: Worker,
+        store: EdgeStore,
+    ) -> None:
+        self.settings, self.topics, self.bus = settings, topics, bus
+        self.labels, self.store, self.telemetry = labels, store, bus.telemetry
+        self.devices = Devices(settings.scheduling, clock_id(), settings.inference.remembered_answers)
+        for device, window in store.dedup(settings.inference.remembered_answers).items():
+            if record := self.devices.get(device):
+                record.dedup = window
+        edge = settings.id
+        self.holders: Mapping[str, Holder] = {
+            "down": Holder(bus, lambda asker, sha: topics.edge_all(edge, "chunk", chunk_tag(sha)), merge=True),
+            "up": Holder(bus, lambda asker, sha: topics.edge_up(edge, "chunk"), merge=False),
+        }
+        self.inference = Inference(
+            bus, topics, edge, self.devices, labels, predictor, thread, settings.inference, store.quarantine
+        )
+        self.learning = Learning(
+            bus,
+            topics,
+            edge,
+            self.devices,
+            labels,
+            self.inference,
+            predictor,
+            thread,
+            trainer,
+            store,
+            Puller(bus, store.blobs),
+            self.holders,
+            settings.learning,
+        )
+        self._pulls: set[asyncio.Task[None]] = set()
+        self._load = Load()
+
+    async def run(self, ready: Callable[[], None] | None) -> None:
+        """Subscribe, start every task, and run until cancelled."""
+        edge, topics, bus = self.settings.id, self.topics, self.bus
+        packets = await bus.subscribe(topics.devices_of(edge, "packet"), limit=self.settings.inference.max_queued)
+        others = [
+            await bus.subscribe(topics.devices_of(edge, kind), limit=1024)
+            for kind in ("state", "profile", "feedback", "update", "blob_request")
+        ]
+        others.append(await bus.subscribe(topics.edge_inbox(edge), limit=256))
+        others.append(await bus.subscribe(topics.cloud_all("model"), limit=64))
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            for number, subscription in enumerate(others):
+                tasks.create_task(self._hear(subscription), name=f"{edge}:hear-{number}")
+            tasks.create_task(self.inference.intake(packets), name=f"{edge}:intake")
+            tasks.create_task(self.inference.run_model(), name=f"{edge}:model")
+            tasks.create_task(self.inference.send_answers(), name=f"{edge}:answers")
+            tasks.create_task(self.learning.run(), name=f"{edge}:learning")
+            tasks.create_task(self.learning.offers.run(), name=f"{edge}:offers")
+            tasks.create_task(self._configure_all(), name=f"{edge}:scheduling")
+            tasks.create_task(self._tell_health(), name=f"{edge}:health")
+            for name, holder in self.holders.items():
+                tasks.create_task(holder.run(), name=f"{edge}:holder-{name}")
+            if ready:
+                ready()
+
+    # -- what it hears ----------------------------------------------------------------
+    async def _hear(self, messages: AsyncIterator[Delivery]) -> None:
+        async for delivery in messages:
+            address = self.topics.parse(delivery.topic)
+            handler = self._HANDLERS.get((address.tier, address.kind))
+            if handler is None or not delivery.payload:
+                continue
+            try:
+                await handler(self, address.node, delivery.payload)
+            except DecodeError as error:
+                self.telemetry.count("messages_rejected")
+                _log.warning("%s: %s", delivery.topic, error)
+
+    async def _on_state(self, device: str, payload: bytes) -> None:
+        changed = self.devices.note_state(device, State.decode(payload))
+        if changed is not None:
+            _log.info("%s is %s", device, changed)
+        if changed in ("offline", "stopped"):
+            self.learning.device_gone(device)
+
+    async def _on_profile(self, device: str, payload: bytes) -> None:
+        record = self.devices.get(device)
+        if record is None:
+            await self._refuse(device, "this edge has no room for one more device")
+            return
+        record.profile = DeviceProfile.decode(payload)
+        record.config, record.refused = None, ""
+        await self._configure(device)
+
+    async def _on_feedback(self, device: str, payload: bytes) -> None:
+        feedback = Feedback.decode(payload)
+        known = self.labels.label(device, feedback.epoch, feedback.seq, feedback.score)
+        self.telemetry.count("labels" if known else "labels_unmatched")
+
+    async def _on_update(self, device: str, payload: bytes) -> None:
+        """In a task of its own: a large update is pulled while others are heard."""
+        offer = UpdateOffer.decode(payload)
+        if len(self._pulls) >= 64:
+            self.telemetry.count("updates_dropped")  # offered again after 5 s
+            return
+        task = self._tasks.create_task(self.learning.update_arrived(device, offer), name=f"update:{device}")
+        self._pulls.add(task)
+        task.add_done_callback(self._pulls.discard)
+
+    async def _on_device_request(self, device: str, payload: bytes) -> None:
+        self.holders["down"].ask(device, BlobRequest.decode(payload))
+
+    async def _on_cloud_request(self, edge: str, payload: bytes) -> None:
+        self.holders["up"].ask("cloud", BlobRequest.decode(payload))
+
+    async def _on_verdict(self, edge: str, payload: bytes) -> None:
+        self.learning.offers.verdict_arrived(Verdict.decode(payload))
+
+    async def _on_model(self, cloud: str, payload: bytes) -> None:
+        self.learning.pointer_arrived(ModelPointer.decode(payload))
+
+    _HANDLERS: dict[tuple[str, str], Callable[[Any, str, bytes], Any]] = {  # noqa: RUF012  # a table, not state
+        ("device", "state"): _on_state,
+        ("device", "profile"): _on_profile,
+        ("device", "feedback"): _on_feedback,
+        ("device", "update"): _on_update,
+        ("device", "blob_request"): _on_device_request,
+        ("edge", "blob_request"): _on_cloud_request,
+        ("edge", "verdict"): _on_verdict,
+        ("cloud", "model"): _on_model,
+    }
+
+    # -- registration and scheduling --------------------------------------------------
+    async def _configure_all(self) -> None:
+        """Measure the load, and publish every configuration that it changes."""
+        await self.learning.adopted.wait()
+        busy, at = 0.0, time.monotonic()
+        while True:
+            for record in list(self.devices):
+                await self._configure(record.id)
+            await asyncio.sleep(LOAD_EVERY)
+            now = time.monotonic()
+            self._load = Load(
+                busy=(self.inference.busy_seconds - busy) / (now - at),
+                arriving=self.devices.arriving(),
+                devices=len(self.devices),
+            )
+            busy, at = self.inference.busy_seconds, now
+            self.telemetry.gauge("model_busy", self._load.busy)
+            self.telemetry.gauge("windows_arriving", self._load.arriving)
+            self.telemetry.gauge("windows_queued", self.inference.queued)
+            self.telemetry.gauge("labelled_windows", len(self.labels))
+            self.store.keep_dedup({record.id: record.dedup for record in self.devices})
+
+    async def _configure(self, device: str) -> None:
+        needs = self._needs()
+        if needs is None:
+            return
+        planned = self.devices.configure(device, needs, self._load)
+        if isinstance(planned, Unservable):
+            await self._refuse(device, planned.reason)
+        elif planned is not None:
+            await self.bus.keep(self.topics.device_down(device, "config", self.settings.id), planned.encode())
+
+    def _needs(self) -> Needs | None:
+        pointer = self.learning.pointer
+        if pointer is None:
+            return None
+        from megace2_iot.model.config import ModelConfig  # the predictor has imported torch already
+
+        config = ModelConfig.from_json(pointer.config)
+        return Needs(config.dims, config.width, config.preset, pointer.family, pointer.stem, pointer.stem_size)
+
+    async def _refuse(self, device: str, reason: str) -> None:
+        self.telemetry.count("profiles_refused")
+        _log.warning("%s refused: %s", device, reason)
+        topic = self.topics.device_down(device, "refusal", self.settings.id)
+        with contextlib.suppress(NotPublished):
+            await self.bus.publish(topic, Refusal(about="profile", reason=reason).encode())
+
+    # -- what it says -----------------------------------------------------------------
+    async def _tell_health(self) -> None:
+        began = time.monotonic()
+
+        def health() -> bytes:
+            facts = {**self.learning.facts, "devices": sum(record.online for record in self.devices)}
+            figures, uptime = self.telemetry.snapshot(), time.monotonic() - began
+            return Health(at=time.time(), uptime=uptime, figures=figures, facts=facts).encode()
+
+        await tell_health(
+            self.bus, self.topics.edge_all(self.settings.id, "health"), health, self.settings.health_interval
+        )

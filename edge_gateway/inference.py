@@ -1,0 +1,315 @@
+"""From packets to predictions: decode, drop duplicates, batch, run the model in its thread, answer.
+
+The event loop decodes the next packets while the model thread works; weights are swapped between batches in that same
+thread, so the model needs no lock. A window that finds the batcher full is dropped and counted: its device has the
+only copy that matters and sends it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from edge_gateway.batcher import Batcher, length_bucket
+from edge_gateway.devices import DeviceRecord, Devices
+from edge_gateway.labels import LabelledStore
+from megace2_iot.bus import Bus, Delivery, NotPublished
+from megace2_iot.codec import DecodeError
+from megace2_iot.examples import Embedded
+from megace2_iot.messages import FeaturePacket, PacketWindow, Prediction, Refusal, Timings
+from megace2_iot.quantize import Quantized, dequantize
+from megace2_iot.stem import Stem
+from megace2_iot.telemetry import Telemetry
+from megace2_iot.topics import Topics
+
+if TYPE_CHECKING:
+    from edge_gateway.predictor import Answers, Predictor
+
+_log = logging.getLogger("megace2.inference")
+MAX_STEPS = 4096  # of one modality in a window; attention grows with the square
+LARGEST = 1e9  # of an embedded value: far beyond any sensor, and its squares are still finite in float32
+SENDERS = 32  # predictions on their way at once
+
+
+class InferenceSettings(BaseModel):
+    """How an edge batches."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    max_batch_size: int = Field(32, ge=1, le=1024)
+    max_queue_delay: float = Field(0.005, ge=0, le=10)  # s a window waits for company
+    max_queued: int = Field(512, ge=1)  # windows
+    remembered_answers: int = Field(64, ge=0)  # of each device
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Waiting:
+    """A window in the batcher."""
+
+    device: DeviceRecord
+    epoch: int
+    seq: int
+    stem: str
+    z: Embedded
+    received_at: float  # unix s
+    queued: float  # monotonic s
+
+
+class Inference:
+    """One edge's serving path. `quarantine` is told of each packet that cannot be read: device, bytes, why."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        topics: Topics,
+        edge: str,
+        devices: Devices,
+        labels: LabelledStore,
+        predictor: Predictor,
+        thread: ThreadPoolExecutor,
+        settings: InferenceSettings,
+        quarantine: Callable[[str, bytes, str], None] | None = None,
+    ) -> None:
+        self._bus, self._topics, self._edge = bus, topics, edge
+        self._devices, self._labels = devices, labels
+        self._predictor, self._thread, self._settings = predictor, thread, settings
+        self._quarantine = quarantine
+        self._telemetry: Telemetry = bus.telemetry
+        self._batcher: Batcher[Waiting] = Batcher(
+            max_batch_size=settings.max_batch_size,
+            max_queue_delay=settings.max_queue_delay,
+            capacity=settings.max_queued,
+        )
+        self._arrived = asyncio.Event()
+        self._answers: asyncio.Queue[tuple[str, str, bytes]] = asyncio.Queue(4 * settings.max_queued)
+        self._stems: dict[str, Stem] = {}
+        self._newest: tuple[str, int] | None = None
+        self.busy_seconds = 0.0  # of the model thread
+
+    def use_stem(self, sha256: str, stem: Stem, size: int) -> None:
+        """Take packets of this stem, and remember the one before it."""
+        self._stems[sha256] = stem
+        self._newest = (sha256, size)
+        for old in [name for name in self._stems if name != sha256][:-1]:
+            del self._stems[old]
+
+    @property
+    def queued(self) -> int:
+        return len(self._batcher)
+
+    # -- in ---------------------------------------------------------------------------
+    async def intake(self, packets: Any) -> None:
+        """Take packets for ever; a bad one is counted and answered with a reason."""
+        taken = 0
+        async for delivery in packets:
+            self.take(delivery)
+            taken += 1
+            if taken % self._settings.max_batch_size == 0:  # an inbox that is never empty does not suspend this task
+                await asyncio.sleep(0)  # the model and the senders need the loop; oftener, and the inbox overflows
+
+    def take(self, delivery: Delivery) -> None:
+        """Take one packet."""
+        sender = self._topics.parse(delivery.topic).node
+        received_at, queued = time.time(), time.monotonic()
+        try:
+            packet = FeaturePacket.decode(delivery.payload)
+            if packet.device != sender:
+                raise DecodeError(f"packet: it says {packet.device}, the topic says {sender}")
+        except DecodeError as error:
+            self._reject(sender, str(error))
+            if self._quarantine is not None:
+                self._quarantine(sender, delivery.payload, str(error))
+            return
+        record = self._devices.get(packet.device)
+        if record is None:
+            self._reject(sender, "this edge has no room for one more device")
+            return
+        self._telemetry.count("packets_received")
+        self._telemetry.count("packet_bytes", len(delivery.payload))
+        for window in packet.windows:
+            self._take_window(record, packet, window, received_at, queued)
+
+    def _reject(self, device: str, reason: str) -> None:
+        self._telemetry.count("packets_rejected")
+        _log.warning("packet of %s rejected: %s", device, reason)
+        record = self._devices.get(device)
+        if record is not None:
+            self._put(
+                record.id, "refused", Refusal(about="packet", reason=reason).encode(), Refusal.kind
+            )  # which windows it held is not known
+
+    def _take_window(
+        self, record: DeviceRecord, packet: FeaturePacket, window: PacketWindow, received_at: float, queued: float
+    ) -> None:
+        verdict = record.dedup.see(packet.epoch, window.seq)
+        if verdict.kind == "waiting":
+            self._telemetry.count("duplicates")
+            return
+        if verdict.kind == "answered":
+            self._telemetry.count("duplicates")
+            assert verdict.answer is not None
+            self._put(record.id, "repeated", verdict.answer)
+            return
+        if verdict.kind == "stale_epoch":
+            self._refuse(record, packet.epoch, window.seq, "this epoch ended: the outbox was made anew since")
+            return
+        if verdict.kind == "again":
+            self._telemetry.count("inferred_again")
+        if not self._predictor_ready(record, packet, window):
+            return
+        try:
+            stem, z = self._embedded(packet, window)
+        except (ValueError, DecodeError) as error:
+            self._telemetry.count("windows_rejected")
+            self._refuse(record, packet.epoch, window.seq, str(error))
+            return
+        waiting = Waiting(record, packet.epoch, window.seq, stem, z, received_at, queued)
+        bucket = (stem, *(length_bucket(len(z[m])) if m in z else 0 for m in ("text", "audio", "vision")))
+        if not self._batcher.add(waiting, bucket, queued):
+            self._telemetry.count("windows_dropped")
+            record.dedup.forget(packet.epoch, window.seq)
+            return
+        record.windows += 1
+        self._telemetry.count("windows_received")
+        self._remember(packet, window, stem, z)
+        self._arrived.set()
+
+    def _predictor_ready(self, record: DeviceRecord, packet: FeaturePacket, window: PacketWindow) -> bool:
+        """Whether a model can answer; without any the window waits at its device, an unknown stem is said so."""
+        stem = packet.stem if packet.stage == "embedded" else (self._newest or ("", 0))[0]
+        if stem in self._stems:
+            return True
+        record.dedup.forget(packet.epoch, window.seq)
+        if self._newest is None:
+            self._telemetry.count("windows_early")
+            return False
+        name, size = self._newest
+        self._telemetry.count("stem_gone")
+        gone = Prediction(epoch=packet.epoch, seq=window.seq, status="stem_gone", stem=name, stem_size=size)
+        self._put(record.id, gone.status, gone.encode())
+        return False
+
+    def _embedded(self, packet: FeaturePacket, window: PacketWindow) -> tuple[str, dict[Any, Any]]:
+        """The window's Z[0] (T, d) by modality, and its stem; raises ValueError for a wrong shape."""
+        name = packet.stem if packet.stage == "embedded" and packet.stem else (self._newest or ("", 0))[0]
+        stem = self._stems[name]
+        z = {}
+        for modality, fields in window.sequences.items():
+            values = dequantize(Quantized.from_fields(fields))
+            if len(values) > MAX_STEPS:
+                raise ValueError(f"{modality}: {len(values)} steps, this edge takes {MAX_STEPS}: send shorter windows")
+            if packet.stage == "features":
+                with np.errstate(over="ignore", invalid="ignore"):  # judged below
+                    values = stem.embed(modality, values)
+            elif modality not in stem.weights:
+                raise ValueError(f"the model takes no {modality}: it takes {', '.join(stem.weights)}")
+            elif values.shape[1] != stem.width:
+                raise ValueError(f"{modality}: Z[0] is {values.shape[1]} wide, the stem {stem.width}")
+            if len(values):
+                if not np.abs(values).max() <= LARGEST:
+                    raise ValueError(f"{modality}: values beyond {LARGEST:g} once embedded: scale the features")
+                z[modality] = values
+        if not z:
+            raise ValueError("a window without a single step")
+        return name, z
+
+    def _remember(self, packet: FeaturePacket, window: PacketWindow, stem: str, z: Embedded) -> None:
+        key = (packet.device, packet.epoch, window.seq)
+        self._labels.remember(*key, stem, z, window.group, window.features_saw_label)
+        if window.score is not None and self._labels.label(*key, window.score):
+            self._telemetry.count("labels")
+
+    # -- through ----------------------------------------------------------------------
+    async def run_model(self) -> None:
+        """Run batches for ever, one at a time, in the model thread."""
+        loop = asyncio.get_running_loop()
+        while True:
+            batch = await self._next_batch()
+            began = time.monotonic()
+            answers = await loop.run_in_executor(self._thread, self._run, batch)
+            took = time.monotonic() - began
+            self.busy_seconds += took
+            self._telemetry.count("batches")
+            self._telemetry.time("batch", took)
+            self._answer(batch, answers, began, took)
+
+    def _run(self, batch: list[Waiting]) -> Answers:
+        return self._predictor.run(batch[0].stem, [waiting.z for waiting in batch])
+
+    async def _next_batch(self) -> list[Waiting]:
+        while True:
+            self._arrived.clear()
+            now = time.monotonic()
+            if batch := self._batcher.take(now):
+                return batch
+            deadline = self._batcher.next_deadline()
+            try:
+                async with asyncio.timeout(None if deadline is None else max(0.0, deadline - now)):
+                    await self._arrived.wait()
+            except TimeoutError:
+                continue
+
+    def _answer(self, batch: list[Waiting], answers: Answers, began: float, took: float) -> None:
+        answered_at = time.time()
+        for index, waiting in enumerate(batch):
+            score = float(answers.scores[index])
+            if not math.isfinite(score):  # of the model's making: its device must not send this for ever
+                self._refuse(waiting.device, waiting.epoch, waiting.seq, "the model has no finite answer to it")
+                continue
+            confidences = answers.confidences
+            prediction = Prediction(
+                epoch=waiting.epoch,
+                seq=waiting.seq,
+                status="answered",
+                score=score,
+                label="non-negative" if score >= 0 else "negative",
+                confidence=None if confidences is None else float(confidences[index]),
+                version=answers.version,
+                adapter=answers.adapter,
+                timings=Timings(
+                    received_at=waiting.received_at,
+                    answered_at=answered_at,
+                    queue=began - waiting.queued,
+                    inference=took,
+                ),
+            )
+            payload = prediction.encode()
+            waiting.device.dedup.answer(waiting.epoch, waiting.seq, payload)
+            self._telemetry.time("queue", began - waiting.queued)
+            self._put(waiting.device.id, prediction.status, payload)
+
+    # -- out --------------------------------------------------------------------------
+    def _refuse(self, record: DeviceRecord, epoch: int, seq: int, reason: str) -> None:
+        payload = Prediction(epoch=epoch, seq=seq, status="refused", reason=reason).encode()
+        record.dedup.answer(epoch, seq, payload)
+        self._telemetry.count("windows_refused")
+        self._put(record.id, "refused", payload)
+
+    def _put(self, device: str, status: str, payload: bytes, kind: str = Prediction.kind) -> None:
+        try:
+            self._answers.put_nowait((self._topics.device_down(device, kind, self._edge), status, payload))
+        except asyncio.QueueFull:
+            self._telemetry.count("answers_dropped")  # the device asks again, and its answer is remembered
+
+    async def send_answers(self) -> None:
+        """Publish predictions for ever, `SENDERS` at a time."""
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(SENDERS):
+                tasks.create_task(self._send(), name=f"answers-{number}")
+
+    async def _send(self) -> None:
+        while True:
+            topic, status, payload = await self._answers.get()
+            try:
+                await self._bus.publish(topic, payload)
+                self._telemetry.count(f"answers_{status}")
+            except NotPublished:
+                self._telemetry.count("answers_lost")  # as above

@@ -1,0 +1,93 @@
+"""The edge's labelled store: the embedded windows whose label was shared, bounded, on disk, split once into halves."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from megace2_iot import codec
+from megace2_iot.features import Modality
+from megace2_iot.labels import Half, half
+from megace2_iot.problems import Problem
+
+REMEMBERED = 2048  # recent windows that a late `Feedback` can still find
+
+Embedded = Mapping[Modality, np.ndarray[Any, Any]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Labelled:
+    """One window with its label; of one stem."""
+
+    z: Embedded
+    score: float
+    half: Half
+    features_saw_label: bool
+
+
+class LabelledStore:
+    """At most `limit` labelled windows, the oldest leave first."""
+
+    def __init__(self, path: Path, limit: int = 4096) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None)
+            self._db.executescript(
+                "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
+                "CREATE TABLE IF NOT EXISTS labelled ("
+                " number INTEGER PRIMARY KEY, device TEXT, epoch INTEGER, seq INTEGER,"
+                " stem TEXT, half TEXT, saw INTEGER, score REAL, record BLOB, UNIQUE (device, epoch, seq));"
+            )
+        except sqlite3.DatabaseError as error:
+            raise Problem(f"{path} is no labelled store ({error}): move it away to begin a new one") from None
+        self._limit = limit
+        self._recent: OrderedDict[tuple[str, int, int], tuple[str, Embedded, str, bool]] = OrderedDict()
+        self.version = 0  # grows whenever a label comes in
+
+    def close(self) -> None:
+        self._db.close()
+
+    def __len__(self) -> int:
+        (count,) = self._db.execute("SELECT count(*) FROM labelled").fetchone()
+        return int(count)
+
+    def remember(self, device: str, epoch: int, seq: int, stem: str, z: Embedded, group: str, saw: bool) -> None:
+        """Keep a window for a while, in case its label follows."""
+        self._recent[device, epoch, seq] = (stem, z, group, saw)
+        while len(self._recent) > REMEMBERED:
+            self._recent.popitem(last=False)
+
+    def label(self, device: str, epoch: int, seq: int, score: float) -> bool:
+        """Give a remembered window its label; False where it is not remembered any more."""
+        found = self._recent.get((device, epoch, seq))
+        if found is None:
+            return False
+        stem, z, group, saw = found
+        record = codec.encode({m: np.asarray(values, np.float32) for m, values in z.items()}, level=1)
+        chosen = half(group, device, epoch, seq)
+        self._db.execute(
+            "INSERT INTO labelled (device, epoch, seq, stem, half, saw, score, record) VALUES (?,?,?,?,?,?,?,?)"
+            " ON CONFLICT (device, epoch, seq) DO UPDATE SET score = excluded.score",
+            (device, epoch, seq, stem, chosen, int(saw), score, record),
+        )
+        self._db.execute("DELETE FROM labelled WHERE number <= (SELECT max(number) FROM labelled) - ?", (self._limit,))
+        self.version += 1
+        return True
+
+    def of_stem(self, stem: str) -> list[Labelled]:
+        """All that was embedded by `stem`."""
+        rows = self._db.execute(
+            "SELECT record, score, half, saw FROM labelled WHERE stem = ? ORDER BY number", (stem,)
+        ).fetchall()
+        return [Labelled(_opened(record), score, half, bool(saw)) for record, score, half, saw in rows]
+
+
+def _opened(record: bytes) -> Embedded:
+    z: Any = codec.decode(record, limit=64 << 20)
+    return cast(Embedded, z)

@@ -1,0 +1,422 @@
+"""The edge's lesson: adopt a release, personalise, hold a round with the devices, offer the update to the cloud.
+
+One task goes round for ever. A release is adopted between rounds only. The edge itself is a participant of its rounds,
+on the `fit` half of its labelled store; devices train meanwhile. Nobody waits for the cloud longer than `FOLD_WAIT`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from edge_gateway.devices import Devices
+from edge_gateway.inference import Inference
+from edge_gateway.labels import Labelled, LabelledStore
+from edge_gateway.rounds import Abandoned, Closed, Round, Rounds, RoundSettings
+from edge_gateway.store import EdgeStore
+from megace2_iot.blobs import BlobGone, Holder, Puller, chunk_tag, digest
+from megace2_iot.bus import Bus, NotPublished
+from megace2_iot.examples import pack
+from megace2_iot.messages import ModelPointer, RoundStart, UpdateOffer, Verdict
+from megace2_iot.offers import Offers, make_offer
+from megace2_iot.parameters import Layout, ModelUpdate, decode_delta, decode_tensors, encode_delta
+from megace2_iot.stem import Stem
+from megace2_iot.topics import CLOUD, Topics
+from megace2_iot.workers import Worker, WorkerError
+
+if TYPE_CHECKING:
+    from edge_gateway.predictor import Predictor
+
+_log = logging.getLogger("megace2.learning")
+FOLD_WAIT = 10.0  # s an edge waits for its update to be folded in before it opens the next round
+PULL_PATIENCE = 15.0  # s without a chunk of an update after which its device is taken for gone
+MIN_OWN = 8  # labelled samples from which the edge itself takes part
+
+
+class LearningSettings(BaseModel):
+    """How an edge teaches."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    rounds: bool = True
+    adapters: bool = True
+    placement: str = Field("inserted", pattern="^(inserted|output)$")
+    adapter_training: dict[str, float | int | str] = {"epochs": 10, "learning_rate": 3e-3}
+    training: dict[str, float | int | str] = {}  # of the devices and the edge in rounds
+    codec: str = Field("int8", pattern="^(int8|float32)$")
+    min_pause: float = Field(2.0, ge=0)  # s between two rounds; devices have other work
+    half_rate_at: float = Field(50.0, ge=0)  # release from which rounds train at half the learning rate; 0: never
+    max_busy: float = Field(0.8, gt=0, le=1)  # of the model thread, above which no round is opened
+    min_deadline: float = Field(5.0, gt=0)
+    max_deadline: float = Field(600.0, gt=0)
+    personalise_every: float = Field(5.0, ge=0)  # s at least between two fine-tunings of the adapter
+
+
+class Learning:
+    """One edge's learning side; its only public state is what `facts` tells."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        topics: Topics,
+        edge: str,
+        devices: Devices,
+        labels: LabelledStore,
+        inference: Inference,
+        predictor: Predictor,
+        thread: ThreadPoolExecutor,
+        trainer: Worker,
+        store: EdgeStore,
+        puller: Puller,
+        holders: Mapping[str, Holder],
+        settings: LearningSettings,
+    ) -> None:
+        self._bus, self._topics, self._edge = bus, topics, edge
+        self._devices, self._labels, self._inference = devices, labels, inference
+        self._predictor, self._thread, self._trainer = predictor, thread, trainer
+        self._store, self._puller, self._holders, self._settings = store, puller, holders, settings
+        self._telemetry = bus.telemetry
+        self._rounds = Rounds(
+            RoundSettings(min_deadline=settings.min_deadline, max_deadline=settings.max_deadline), store.round_number()
+        )
+        self._news = asyncio.Event()
+        self._newest: ModelPointer | None = None
+        self.pointer: ModelPointer | None = None
+        self._base = b""
+        self._layout: Layout | None = None
+        self._own: asyncio.Task[None] | None = None
+        self._residual: np.ndarray[Any, Any] | None = None
+        self.offers = Offers(bus, topics.update(edge), holders["up"], CLOUD)
+        self._personalised: tuple[int, int] = (-1, -1)
+        self._personalised_at = -1e9
+        self._next_round_at = 0.0  # monotonic s
+        self._gate = "blind"
+        self.facts: dict[str, Any] = {"gate": "blind", "round": 0, "version": None}
+        self.adopted = asyncio.Event()
+
+    # -- what comes in ----------------------------------------------------------------
+    def pointer_arrived(self, pointer: ModelPointer) -> None:
+        """The cloud released: remember the newest, wake up, and note whether our update is in it."""
+        if self._newest is None or pointer.version >= self._newest.version or pointer.family != self._newest.family:
+            self._newest = pointer
+        if folded := pointer.folded.get(self._edge):
+            self.offers.folded(folded, pointer.version)
+        self._news.set()
+
+    def device_gone(self, device: str) -> None:
+        """A will or a `stopped`: out of the round at once."""
+        self._rounds.gone(device)
+        self._news.set()
+
+    async def update_arrived(self, device: str, offer: UpdateOffer) -> None:
+        """A device's delta, inline or to be pulled; it gets a verdict in every case."""
+        reason = ""
+        try:
+            if offer.num_examples:
+                update = await self._read_update(device, offer)
+                reason = self._rounds.delta(device, offer.round, update, time.monotonic())
+            else:
+                self._rounds.gone(device, offer.round)
+        except (ValueError, BlobGone) as error:
+            reason = str(error)
+            self._rounds.gone(device, offer.round)
+        for name, count in self._rounds.counters.items():
+            self._telemetry.counters[f"rounds_{name}"] = count
+        if reason not in ("", "duplicate", "joins_next"):
+            self._telemetry.count("updates_refused")
+            _log.info("update of %s for round %d refused: %s", device, offer.round, reason)
+        accepted = reason in ("", "duplicate", "joins_next")
+        verdict = Verdict(id=offer.id, accepted=accepted, reason=reason[:2000])
+        self._news.set()
+        with contextlib.suppress(NotPublished):
+            await self._bus.publish(self._topics.device_down(device, "verdict", self._edge), verdict.encode())
+
+    async def _read_update(self, device: str, offer: UpdateOffer) -> ModelUpdate:
+        if self.pointer is None or self._layout is None or offer.family != self.pointer.family:
+            raise ValueError(f"this edge trains family {self.pointer.family if self.pointer else 'none yet'}")
+        body = offer.inline
+        if body is None:
+            body = await self._puller.pull(
+                offer.sha256,
+                offer.size,
+                request_topic=self._topics.device_down(device, "blob_request", self._edge),
+                chunk_filter=self._topics.device_up(device, "chunk", self._edge),
+                patience=PULL_PATIENCE,
+            )
+            self._puller.forget(offer.sha256)
+        if digest(body) != offer.sha256:
+            raise ValueError("the update does not have the hash that its offer says")
+        delta = decode_delta(body, offer.codec, self._layout.size)
+        return ModelUpdate(offer.base_version, offer.num_examples, delta)
+
+    # -- the lesson -------------------------------------------------------------------
+    async def run(self) -> None:
+        """Adopt, personalise, hold a round, offer; for ever."""
+        await self._resume()
+        while True:
+            try:
+                await self._lesson()
+            except (BlobGone, NotPublished) as error:
+                _log.info("lesson broken off: %s", error)
+                await asyncio.sleep(1)
+            except WorkerError as error:
+                _log.error("%s", error)
+                self._telemetry.count("training_failures")
+                await asyncio.sleep(5)
+
+    async def _resume(self) -> None:
+        """Go on with the base and adapter of the last run, before the cloud is heard."""
+        held = self._store.release()
+        if held is not None:
+            pointer, blob, stem_blob = held
+            await self._use(pointer, blob, stem_blob)
+            kept = self._store.adapter()
+            if kept is not None and self._stands_on(pointer) == kept[1].get("stands_on"):
+                await self._answer_with(*kept)
+
+    def _stands_on(self, pointer: ModelPointer) -> list[str]:
+        """What an adapter fits: another release, or another placement, makes it a stranger."""
+        return [pointer.sha256, self._settings.placement]
+
+    async def _lesson(self) -> None:
+        if not self._trainer.alive:
+            await self._trainer.restart()
+            if self.pointer is not None:
+                await self._trainer.call("load", config=self.pointer.config, blob=self._base)
+        if self._newest is not None and self._is_newer(self._newest):
+            await self._adopt(self._newest)
+        if self.pointer is None:
+            await self._wait_for_news(None)
+            return
+        if self._settings.adapters:
+            await self._personalise()
+        if not self._settings.rounds or not self._may_open():
+            await self._pause(self._settings.min_pause)
+            return
+        if (early := self._next_round_at - time.monotonic()) > 0:
+            await self._pause(early)
+            return
+        closed = await self._hold_round()
+        if closed is not None:
+            await self._offer(closed)
+        self._next_round_at = time.monotonic() + self._settings.min_pause
+
+    def _is_newer(self, pointer: ModelPointer) -> bool:
+        return self.pointer is None or pointer.sha256 != self.pointer.sha256
+
+    async def _pause(self, timeout: float) -> None:
+        """Wait between two lessons; not at all where a release waits, that came while the update was offered."""
+        if self._newest is None or not self._is_newer(self._newest):
+            await self._wait_for_news(timeout)
+
+    async def _wait_for_news(self, timeout: float | None) -> None:
+        self._news.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._news.wait()
+
+    async def _adopt(self, pointer: ModelPointer) -> None:
+        """Pull a release (and its stem, where that is new), answer with it, and offer it to the devices."""
+        stem_blob = await self._pull_from_cloud(pointer.stem, pointer.stem_size)
+        blob = await self._pull_from_cloud(pointer.sha256, pointer.size)
+        try:
+            await self._use(pointer, blob, stem_blob)
+        except ValueError as error:  # of another version of this program: go on with what there is
+            _log.error("release %d cannot be used: %s", pointer.version, error)
+            self._telemetry.count("releases_unusable")
+            self._newest = self.pointer
+            return
+        self._telemetry.count("releases_adopted")
+
+    async def _pull_from_cloud(self, sha256: str, size: int) -> bytes:
+        return await self._puller.pull(
+            sha256,
+            size,
+            request_topic=self._topics.edge_up(self._edge, "blob_request"),
+            chunk_filter=self._topics.cloud_all("chunk", chunk_tag(sha256)),
+        )
+
+    async def _use(self, pointer: ModelPointer, blob: bytes, stem_blob: bytes) -> None:
+        loop = asyncio.get_running_loop()
+        tensors, metadata = decode_tensors(stem_blob)
+        stem = Stem.from_tensors(tensors, {"mult_compat": metadata.get("mult_compat") == "true"})
+        await loop.run_in_executor(
+            self._thread, self._predictor.load, pointer.stem, pointer.config, blob, pointer.version
+        )
+        self._inference.use_stem(pointer.stem, stem, len(stem_blob))
+        self.pointer, self._base = pointer, blob
+        self.facts["version"] = pointer.version
+        self.adopted.set()
+        self._store.keep_release(pointer, blob, stem_blob)
+        down = self._holders["down"]
+        down.keep_only([pointer.sha256, pointer.stem])
+        down.offer(pointer.sha256, blob)
+        down.offer(pointer.stem, stem_blob)
+        base, _ = decode_tensors(blob)
+        self._layout = Layout.of(base)
+        await self._bus.keep(self._topics.edge_all(self._edge, "model"), pointer.encode())
+        await self._trainer.call("load", config=pointer.config, blob=blob)
+
+    # -- the adapter ------------------------------------------------------------------
+    async def _personalise(self) -> None:
+        """Fine-tune the adapter over the adopted base and let it answer where the gate says so."""
+        assert self.pointer is not None
+        state = (self.pointer.version, self._labels.version)
+        if state == self._personalised or time.monotonic() - self._personalised_at < self._settings.personalise_every:
+            return
+        self._personalised, self._personalised_at = state, time.monotonic()
+        held = self._labels.of_stem(self.pointer.stem)
+        fit = [sample for sample in held if sample.half == "fit"]
+        gate = [sample for sample in held if sample.half == "gate" and not sample.features_saw_label]
+        result = await self._trainer.call(
+            "personalise",
+            fit=pack([s.z for s in fit]),
+            fit_scores=_scores(fit),
+            gate=pack([s.z for s in gate]),
+            gate_scores=_scores(gate),
+            placement=self._settings.placement,
+            settings=self._settings.adapter_training,
+            seed=self.pointer.version,
+        )
+        leaked = sum(sample.half == "gate" and sample.features_saw_label for sample in held)
+        why = f"; {leaked} more have features that were fitted on their labels" if leaked else ""
+        self.facts["gate"], self.facts["gate_reason"] = result["gate"], result["reason"] + why
+        for figure in ("base_accuracy", "adapter_accuracy"):
+            self.facts[figure] = result.get(figure)
+        adapter = result.pop("adapter", {})
+        if adapter:
+            self._store.keep_adapter(adapter, {**result, "stands_on": self._stands_on(self.pointer)})
+            self._telemetry.count("adapters_tuned")
+        await self._answer_with(adapter, result)
+
+    async def _answer_with(self, adapter: Mapping[str, np.ndarray[Any, Any]], judged: Mapping[str, Any]) -> None:
+        from edge_gateway.predictor import Answering  # torch: only the model side of this tier imports it
+
+        assert self.pointer is not None
+        answering = Answering(
+            adapter=adapter if judged["gate"] == "adapter" else None,
+            placement=self._settings.placement,
+            calibration=tuple(judged["calibration"]) if judged.get("calibration") else None,
+        )
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._thread, self._predictor.answer_with, self.pointer.stem, answering)
+
+    # -- the round --------------------------------------------------------------------
+    def _may_open(self) -> bool:
+        load = self._telemetry.gauges.get("model_busy", 0.0)
+        return load <= self._settings.max_busy
+
+    def _own_samples(self) -> list[Labelled]:
+        assert self.pointer is not None
+        fit = [sample for sample in self._labels.of_stem(self.pointer.stem) if sample.half == "fit"]
+        return fit if len(fit) >= MIN_OWN else []
+
+    async def _hold_round(self) -> Closed | None:
+        assert self.pointer is not None
+        assert self._layout is not None
+        own = self._own_samples()
+        participants = self._devices.participants() + ([self._edge] if own else [])
+        if not participants:
+            return None
+        opened = self._rounds.open(participants, self.pointer.version, time.monotonic(), self._layout)
+        self._store.keep_round_number(opened.number)
+        self.facts["round"] = opened.number
+        start = self._start_message(opened, self.pointer)
+        await self._bus.publish(self._topics.edge_all(self._edge, "round"), start.encode())
+        own_training = asyncio.create_task(self._train_self(start, own), name="own-training") if own else None
+        try:
+            return await self._until_closed()
+        except asyncio.CancelledError:
+            if own_training is not None:
+                own_training.cancel()  # Ctrl-C does not wait for it
+            raise
+        finally:
+            if own_training is not None:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await own_training
+
+    def _start_message(self, opened: Round, pointer: ModelPointer) -> RoundStart:
+        return RoundStart(
+            round=opened.number,
+            family=pointer.family,
+            base_version=pointer.version,
+            sha256=pointer.sha256,
+            size=pointer.size,
+            participants=tuple(p for p in opened.participants if p != self._edge),
+            deadline=opened.deadline - opened.opened_at,
+            training={
+                **self._settings.training,
+                "codec": self._settings.codec,
+                "rate_scale": self._rate_scale(pointer),
+            },
+        )
+
+    def _rate_scale(self, pointer: ModelPointer) -> float:
+        """1 / (1 + version / half_rate_at): late rounds settle instead of swinging around what they found."""
+        half = self._settings.half_rate_at
+        return 1.0 / (1.0 + pointer.version / half) if half else 1.0
+
+    async def _train_self(self, start: RoundStart, own: list[Labelled]) -> None:
+        try:
+            result = await self._trainer.call(
+                "train",
+                examples=pack([sample.z for sample in own]),
+                scores=_scores(own),
+                seed=start.round,
+                settings=dict(start.training),
+            )
+        except WorkerError as error:
+            _log.error("own training failed: %s", error)
+            self._rounds.gone(self._edge)
+        else:
+            update = ModelUpdate(start.base_version, result["num_examples"], result["delta"])
+            self._rounds.delta(self._edge, start.round, update, time.monotonic())
+        self._news.set()
+
+    async def _until_closed(self) -> Closed | None:
+        while True:
+            now = time.monotonic()
+            outcome = self._rounds.tick(now)
+            if isinstance(outcome, Closed):
+                self._telemetry.counters["rounds_closed"] = self._rounds.counters["closed"]
+                return outcome
+            if isinstance(outcome, Abandoned):
+                self._telemetry.counters["rounds_abandoned"] = self._rounds.counters["abandoned"]
+                _log.info("round %d abandoned: %s", outcome.number, outcome.reason)
+                return None
+            await self._wait_for_news(max(0.01, outcome.until - now))
+
+    # -- the update -------------------------------------------------------------------
+    async def _offer(self, closed: Closed) -> None:
+        """Offer the round's mean to the cloud until it is folded in or refused, or `FOLD_WAIT` is over."""
+        assert self.pointer is not None
+        codec, family, began_from = self._settings.codec, self.pointer.family, closed.base_version
+        body, residual = await asyncio.to_thread(encode_delta, closed.delta, codec, self._residual)
+        examples = closed.num_examples
+        offer = make_offer(self._edge, family, began_from, closed.number, examples, codec, body, closed.duration)
+        self._telemetry.count("update_bytes", len(body))
+        verdict = self.offers.put(offer, body)
+        verdict.add_done_callback(lambda answer: self._judged(answer, closed.number, residual))
+        await asyncio.wait([verdict], timeout=FOLD_WAIT)
+
+    def _judged(self, answer: asyncio.Future[Verdict], number: int, residual: np.ndarray[Any, Any] | None) -> None:
+        if answer.cancelled():
+            self._telemetry.count("updates_unanswered")
+        elif answer.result().accepted:
+            self._residual = residual  # what int8 left over goes into the next update
+            self._telemetry.count("updates_folded")
+        else:
+            self._residual = None
+            self._telemetry.count("updates_refused_by_cloud")
+            _log.info("update of round %d refused by the cloud: %s", number, answer.result().reason)
+
+
+def _scores(samples: list[Labelled]) -> np.ndarray[Any, Any]:
+    return np.array([sample.score for sample in samples], np.float32)

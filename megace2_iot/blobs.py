@@ -1,0 +1,341 @@
+"""Models as content-addressed blobs: kept in a directory, offered by a holder, pulled in chunks, verified.
+
+The receiver drives: it asks for a few chunks at a time, takes every chunk of its blob that it sees (asked for by
+itself or by a neighbour), asks again for what did not come, and resumes from its `.part` file after any break. The
+holder answers each request once for all: a chunk that was sent a moment ago is not sent again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from megace2_iot.bus import BULK_WINDOW, Bus, Delivery, NotPublished, Subscription
+from megace2_iot.codec import DecodeError
+from megace2_iot.messages import CHUNK_SIZE, BlobChunk, BlobRequest
+
+_log = logging.getLogger("megace2.blobs")
+MAX_BLOB = 4 << 30  # bytes
+FIRST_WAIT, LAST_WAIT = 1.0, 10.0  # s without a chunk before asking again, where nothing is known of the link
+LEAST_WAIT, SLACK, SMOOTHING = 0.2, 8.0, 0.2  # else so many of its usual gaps between two chunks, at least so many s
+MERGE_WITHIN = 0.5  # s in which a second request for a sent chunk is taken for a neighbour's
+QUEUED = 4096  # chunks waiting to be sent by one holder
+
+
+class BlobGone(Exception):
+    """The holder does not offer this blob to us (any more)."""
+
+
+class HolderSilent(BlobGone):
+    """The holder sent nothing for as long as we were ready to wait."""
+
+
+def digest(data: bytes | memoryview) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def chunk_tag(sha256: str) -> str:
+    """The part of a chunk topic that names its blob."""
+    return sha256[:16]
+
+
+@dataclass(slots=True)
+class _Transfer:
+    """One running pull; the last caller to leave ends it."""
+
+    task: asyncio.Task[None]
+    owner: Puller  # whose connection it runs on
+    callers: int = 0
+
+
+class BlobStore:
+    """A directory of blobs, each named by its sha256.
+
+    `owner` names unfinished files, so that processes may share the directory; the connections of one process share
+    the transfers themselves.
+    """
+
+    def __init__(self, directory: Path, owner: str = "") -> None:
+        self.directory, self.owner = directory, owner
+        self.transfers: dict[str, _Transfer] = {}
+        directory.mkdir(parents=True, exist_ok=True)
+
+    def path(self, sha256: str) -> Path:
+        return self.directory / sha256
+
+    def has(self, sha256: str) -> bool:
+        return self.path(sha256).exists()
+
+    def read(self, sha256: str) -> bytes:
+        return self.path(sha256).read_bytes()
+
+    def put(self, data: bytes) -> str:
+        """Store `data` by rename; returns its sha256."""
+        name = digest(data)
+        if not self.has(name):
+            part = self.directory / f"{name}.{os.getpid()}.new"
+            part.write_bytes(data)
+            part.replace(self.path(name))
+        return name
+
+    def keep_only(self, names: Iterable[str]) -> None:
+        """Delete every finished blob that is not named."""
+        wanted = set(names)
+        for path in self.directory.iterdir():
+            if len(path.name) == 64 and path.name not in wanted:
+                path.unlink(missing_ok=True)
+
+
+# -- the holder's side ----------------------------------------------------------------
+@dataclass(slots=True)
+class _Offer:
+    data: memoryview
+    askers: frozenset[str] | None  # None: everybody who may write to us
+    sent_at: dict[int, float] = field(default_factory=dict)
+    asked_by: dict[int, set[str]] = field(default_factory=dict)  # since the chunk was queued last
+
+
+class Holder:
+    """Serves blobs on one connection; `chunk_topic(asker, sha256)` says where chunks go."""
+
+    def __init__(self, bus: Bus, chunk_topic: Callable[[str, str], str], *, merge: bool) -> None:
+        self._bus, self._chunk_topic, self._merge = bus, chunk_topic, merge
+        self._offers: dict[str, _Offer] = {}
+        self._queue: asyncio.Queue[tuple[str, str, int]] = asyncio.Queue(QUEUED)
+        self._queued: set[tuple[str, str, int]] = set()
+
+    def offer(self, sha256: str, data: bytes | memoryview, askers: Iterable[str] | None = None) -> None:
+        self._offers[sha256] = _Offer(memoryview(data), None if askers is None else frozenset(askers))
+
+    def withdraw(self, sha256: str) -> None:
+        self._offers.pop(sha256, None)
+
+    def keep_only(self, names: Iterable[str]) -> None:
+        wanted = set(names)
+        self._offers = {name: offer for name, offer in self._offers.items() if name in wanted}
+
+    def ask(self, asker: str, request: BlobRequest) -> None:
+        """Queue what `asker` wants; what exceeds the queue is dropped and counted, it will be asked for again."""
+        to = "" if self._merge else asker
+        for index in request.chunks:
+            key = (to, request.sha256, index)
+            offer = self._offers.get(request.sha256)
+            if key in self._queued:
+                if offer:
+                    offer.asked_by.setdefault(index, set()).add(asker)
+                continue
+            if self._queue.full():
+                self._bus.telemetry.count("blob_requests_dropped")
+                return
+            if offer and offer.askers is not None and asker not in offer.askers:
+                self._bus.telemetry.count("blob_requests_refused")
+                return
+            if self._merge and offer and self._was_just_sent(offer, asker, index):
+                continue
+            if offer:
+                offer.asked_by[index] = {asker}
+            self._queued.add(key)
+            self._queue.put_nowait(key)
+
+    def _was_just_sent(self, offer: _Offer, asker: str, index: int) -> bool:
+        """Whether a chunk is on its way to all who asked; who asks for it a second time has missed it."""
+        heard = offer.asked_by.setdefault(index, set())
+        if time.monotonic() - offer.sent_at.get(index, -1e9) >= MERGE_WITHIN or asker in heard:
+            return False
+        heard.add(asker)
+        return True
+
+    async def run(self) -> None:
+        """Send for ever, `BULK_WINDOW` chunks at a time."""
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(BULK_WINDOW):
+                tasks.create_task(self._send(), name=f"chunks-{number}")
+
+    async def _send(self) -> None:
+        while True:
+            key = await self._queue.get()
+            asker, sha256, index = key
+            offer = self._offers.get(sha256)
+            data = bytes(offer.data[index * CHUNK_SIZE : (index + 1) * CHUNK_SIZE]) if offer else b""
+            if offer:
+                offer.sent_at[index] = time.monotonic()
+            chunk = BlobChunk(sha256=sha256, index=index, data=data).encode()
+            with contextlib.suppress(NotPublished):  # the receiver asks again
+                await self._bus.publish_bulk(self._chunk_topic(asker, sha256), chunk)
+                self._bus.telemetry.count("blob_sent_bytes", len(data))
+            self._queued.discard(key)
+
+
+# -- the receiver's side --------------------------------------------------------------
+class _Part:
+    """A blob on its way: a sparse file and a map of the chunks that it has, both surviving a restart."""
+
+    def __init__(self, store: BlobStore, sha256: str, size: int) -> None:
+        self.sha256, self.size = sha256, size
+        self.count = max(1, -(-size // CHUNK_SIZE))
+        self._path = store.path(sha256).with_suffix(f".{store.owner}.part" if store.owner else ".part")
+        self._map_path = self._path.with_suffix(".map")
+        self._final = store.path(sha256)
+        known = self._map_path.read_bytes() if self._map_path.exists() and self._path.exists() else b""
+        have = known if len(known) == self.count else bytes(self.count)
+        self.missing = [index for index in range(self.count) if not have[index]]
+        self.missing.reverse()  # popped from the end, so asked for in order
+        self._have = bytearray(have)
+        self._data = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        self._map = os.open(self._map_path, os.O_RDWR | os.O_CREAT, 0o600)
+        os.pwrite(self._map, bytes(have), 0)
+
+    @property
+    def complete(self) -> bool:
+        return all(self._have)
+
+    def add(self, index: int, data: bytes) -> bool:
+        """Take one chunk; False for one that is known or has the wrong size."""
+        if index >= self.count or self._have[index] or len(data) != min(CHUNK_SIZE, self.size - index * CHUNK_SIZE):
+            return False
+        os.pwrite(self._data, data, index * CHUNK_SIZE)
+        os.pwrite(self._map, b"\x01", index)
+        self._have[index] = 1
+        return True
+
+    def has(self, index: int) -> bool:
+        return bool(self._have[index])
+
+    def finish(self) -> bool:
+        """Verify and rename; on a wrong hash all is thrown away."""
+        sound = digest(self._path.read_bytes()) == self.sha256
+        if sound:
+            os.replace(self._path, self._final)
+        else:
+            self._path.unlink(missing_ok=True)
+        self._map_path.unlink(missing_ok=True)
+        return sound
+
+    def close(self) -> None:
+        os.close(self._data)
+        os.close(self._map)
+
+
+class Puller:
+    """Pulls blobs over one connection into a store; calls for one blob share one transfer."""
+
+    def __init__(self, bus: Bus, store: BlobStore) -> None:
+        self._bus, self._store = bus, store
+
+    async def pull(
+        self, sha256: str, size: int, *, request_topic: str, chunk_filter: str, patience: float = math.inf
+    ) -> bytes:
+        """Return the blob, from disk or from its holder; raises `BlobGone`.
+
+        Waits for a holder that is away, or raises `HolderSilent` after about `patience` seconds without a chunk.
+        """
+        if not 0 < size <= MAX_BLOB:
+            raise BlobGone(f"a blob of {size} bytes is not taken")
+        while True:
+            if not self._store.has(sha256):
+                await self._shared(sha256, size, request_topic, chunk_filter, patience)
+            with contextlib.suppress(FileNotFoundError):  # a neighbour that shares the store tidied up meanwhile
+                return await asyncio.to_thread(self._store.read, sha256)
+
+    async def _shared(self, sha256: str, size: int, request_topic: str, chunk_filter: str, patience: float) -> None:
+        transfers = self._store.transfers
+        transfer = transfers.get(sha256)
+        if transfer is None:
+            work = self._transfer(sha256, size, request_topic, chunk_filter, patience)
+            transfer = transfers[sha256] = _Transfer(asyncio.create_task(work, name=f"pull:{sha256[:8]}"), self)
+        transfer.callers += 1
+        try:
+            await asyncio.shield(transfer.task)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not transfer.task.cancelled() or (task is not None and task.cancelling()):
+                raise  # we were cancelled; else its puller closed, and `pull` begins one of its own
+        finally:
+            transfer.callers -= 1
+            if transfers.get(sha256) is transfer and (not transfer.callers or transfer.task.cancelled()):
+                del transfers[sha256]
+            if not transfer.callers:
+                transfer.task.cancel()
+                await asyncio.wait([transfer.task])
+
+    def close(self) -> None:
+        """End what runs on this connection; neighbours that share it begin again on theirs."""
+        for transfer in list(self._store.transfers.values()):
+            if transfer.owner is self:
+                transfer.task.cancel()
+
+    def forget(self, sha256: str) -> None:
+        """Delete a pulled blob that was read and is not needed again."""
+        self._store.path(sha256).unlink(missing_ok=True)
+
+    def keep_only(self, names: Iterable[str]) -> None:
+        """Delete every other finished blob of the store."""
+        self._store.keep_only(names)
+
+    async def _transfer(self, sha256: str, size: int, request_topic: str, chunk_filter: str, patience: float) -> None:
+        chunks = await self._bus.subscribe(chunk_filter, limit=64)
+        part = _Part(self._store, sha256, size)
+        try:
+            while True:
+                await self._fill(part, request_topic, chunks, patience)
+                if await asyncio.to_thread(part.finish):
+                    return
+                _log.warning("blob %s was damaged on the way, pulling it again", sha256[:12])
+                part.close()
+                part = _Part(self._store, sha256, size)
+        finally:
+            part.close()
+            await self._bus.unsubscribe(chunks)
+
+    async def _fill(self, part: _Part, request_topic: str, chunks: Subscription, patience: float) -> None:
+        wait, silent, asked, usual = FIRST_WAIT, 0.0, set[int](), FIRST_WAIT / SLACK
+        while not part.complete:
+            began = time.monotonic()
+            asked = {index for index in asked if not part.has(index)}
+            if len(asked) <= BULK_WINDOW // 2:
+                await self._ask(part, asked, request_topic)
+            try:
+                async with asyncio.timeout(wait):
+                    progress = self._take(part, await anext(chunks))
+            except TimeoutError:
+                silent += wait
+                if silent >= patience:
+                    raise HolderSilent(f"nothing of blob {part.sha256[:12]} came for {silent:.0f} s") from None
+                part.missing.extend(sorted(asked, reverse=True))
+                asked, wait = set(), min(wait * 2, LAST_WAIT)
+                self._bus.telemetry.count("blob_retries")
+            else:
+                if progress:
+                    usual += SMOOTHING * (time.monotonic() - began - usual)
+                    wait, silent = min(FIRST_WAIT, max(LEAST_WAIT, SLACK * usual)), 0.0
+
+    async def _ask(self, part: _Part, asked: set[int], request_topic: str) -> None:
+        batch: list[int] = []
+        while part.missing and len(asked) < BULK_WINDOW:
+            index = part.missing.pop()
+            if not part.has(index):
+                asked.add(index)
+                batch.append(index)
+        if batch:
+            with contextlib.suppress(NotPublished):
+                await self._bus.publish(request_topic, BlobRequest(sha256=part.sha256, chunks=tuple(batch)).encode())
+
+    def _take(self, part: _Part, delivery: Delivery) -> bool:
+        try:
+            chunk = BlobChunk.decode(delivery.payload)
+        except DecodeError:
+            self._bus.telemetry.count("messages_rejected")
+            return False
+        if chunk.sha256 != part.sha256:
+            return False
+        if not chunk.data:
+            raise BlobGone(f"blob {part.sha256[:12]} is not offered any more")
+        return part.add(chunk.index, chunk.data)

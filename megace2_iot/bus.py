@@ -1,0 +1,428 @@
+"""The reconnecting MQTT session of one node.
+
+`connect()` holds one connection at a time and makes a new one, with new client state, whenever it is lost. After each
+connect it renews the subscriptions, then publishes the birth (`State` online) and every retained message it keeps:
+a broker may come back with nothing. Subscriptions live as long as the session and have bounded inboxes: a message is
+acknowledged when its reader takes it, so a slow reader slows the broker down (QoS 1); what finds an inbox full is
+dropped and counted. Publishing fails with `LinkLost` when the link ends first: who needs delivery keeps the message
+and sends again, since the broker is never trusted with the only copy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Literal, Self
+from urllib.parse import urlsplit
+
+import aiomqtt
+from aiomqtt.exceptions import MqttConnectError
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from megace2_iot import mqtt
+from megace2_iot.mqtt import Connection, Delivery, LinkLost, NotPublished, Refused
+from megace2_iot.problems import Problem
+from megace2_iot.telemetry import Telemetry
+from megace2_iot.topics import is_upward, matches
+
+__all__ = [
+    "BrokerSettings",
+    "Bus",
+    "BusError",
+    "Delivery",
+    "LinkLost",
+    "NotPublished",
+    "Presence",
+    "Refused",
+    "Subscription",
+    "connect",
+]
+
+_log = logging.getLogger("megace2.bus")
+FIRST_RETRY, LAST_RETRY = 0.25, 30.0  # s, full jitter between
+STABLE_AFTER = 30.0  # s of connection after which the backoff begins anew
+RECEIVE_WINDOW = 64  # messages a broker of MQTT 5 may have unacknowledged with us; smaller than any inbox
+BULK_WINDOW = 4  # unconfirmed chunks of 64 KiB: at 20 Mbit/s a feature packet waits 0.1 s behind them
+QUICK = 2.0  # s; a link that lives no longer was probably taken over by another node of the same id
+ROUTES = 4096  # topics whose subscriptions are remembered
+
+
+class BusError(Problem):
+    """The session cannot go on: a duplicate node id, or no broker where one is required now."""
+
+
+class BrokerSettings(BaseModel):
+    """Where the broker is and how to speak to it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    url: str = "mqtt://127.0.0.1:1883"
+    protocol: Literal["auto", "5", "3.1.1"] = "auto"
+    username: str | None = None
+    password: str | None = Field(None, repr=False)
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    keepalive: int = Field(15, ge=1, le=3600)  # s; a dead peer is noticed after one and a half
+    timeout: float = Field(5.0, gt=0)  # s for a connect
+    session_expiry: int = Field(3600, ge=0)  # s the broker keeps an absent node's subscriptions (MQTT 5)
+
+    @field_validator("url")
+    @classmethod
+    def _known_scheme(cls, url: str) -> str:
+        parts = urlsplit(url)
+        try:
+            port = parts.port  # raises for one that is no number, or too large
+        except ValueError:
+            port = 0
+        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or port == 0:
+            raise ValueError(f"{url!r} is no broker address: use mqtt://host:port, or mqtts://host:port for TLS")
+        return url
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.url).hostname or "127.0.0.1"
+
+    @property
+    def secure(self) -> bool:
+        return urlsplit(self.url).scheme == "mqtts"
+
+    @property
+    def port(self) -> int:
+        return urlsplit(self.url).port or (8883 if self.secure else 1883)
+
+    def tls(self) -> ssl.SSLContext | None:
+        if not self.secure:
+            return None
+        context = ssl.create_default_context(cafile=self.ca_file)
+        if self.cert_file:
+            context.load_cert_chain(self.cert_file, self.key_file)
+        return context
+
+
+class Presence(BaseModel):
+    """How a node tells that it is there: its state topic, and the bytes for each state under a session number."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+    topic: str
+    payload: Callable[[Literal["online", "stopped", "offline"], int], bytes]
+
+
+class Subscription:
+    """Messages of one topic filter; iterate over it. `dropped` counts what found the inbox full."""
+
+    def __init__(self, bus: Bus, topic_filter: str, qos: int, limit: int) -> None:
+        self.topic_filter, self.qos = topic_filter, qos
+        self.dropped = 0
+        self._bus = bus
+        self._inbox: asyncio.Queue[tuple[Connection, Delivery]] = asyncio.Queue(limit)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Delivery:
+        connection, delivery = await self._inbox.get()
+        connection.acknowledge(delivery)
+        return delivery
+
+    def __len__(self) -> int:
+        return self._inbox.qsize()
+
+    def _let_go(self) -> None:
+        """Acknowledge what nobody will read: it would take up the broker's window for the connection's life."""
+        while not self._inbox.empty():
+            connection, delivery = self._inbox.get_nowait()
+            connection.acknowledge(delivery)
+
+    def _deliver(self, connection: Connection, delivery: Delivery) -> bool:
+        try:
+            self._inbox.put_nowait((connection, delivery))
+        except asyncio.QueueFull:
+            self.dropped += 1
+            return False
+        return True
+
+
+class Bus:
+    """One node's session; made by `connect`."""
+
+    def __init__(
+        self, settings: BrokerSettings, node: str, presence: Presence | None, telemetry: Telemetry | None
+    ) -> None:
+        self.settings, self.node = settings, node
+        self.telemetry = telemetry or Telemetry()
+        self.session = 0
+        self._bulk = asyncio.Semaphore(BULK_WINDOW)
+        self._presence = presence
+        self._protocol = settings.protocol
+        self._subscriptions: list[Subscription] = []
+        self._routes: dict[str, list[Subscription]] = {}
+        self._kept: dict[str, bytes] = {}
+        self._connection: Connection | None = None
+        self._up = asyncio.Event()
+        self._connects = 0
+        self._up_since = 0.0
+        self._quick_losses = 0
+        self._connected_once_more = asyncio.Condition()
+
+    # -- for its users ----------------------------------------------------------------
+    @property
+    def connected(self) -> bool:
+        return self._up.is_set()
+
+    @property
+    def connects(self) -> int:
+        """How often a connection was made; grows by one at each reconnect."""
+        return self._connects
+
+    @property
+    def max_packet_size(self) -> int | None:
+        """Bytes of the largest message that the broker announced, where it announced one (MQTT 5)."""
+        return self._connection.max_packet_size if self._connection else None
+
+    async def wait_connected(self, timeout: float | None = None) -> None:
+        """Wait for the link; raises `BusError` saying what to check when it is not up after `timeout` seconds."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._up.wait()
+        except TimeoutError:
+            raise BusError(
+                f"no MQTT broker answers at {self.settings.url}: start one with 'megace2 broker', or name yours "
+                "with --broker mqtt://host:port"
+            ) from None
+
+    async def reconnected(self, since: int) -> int:
+        """Wait until more than `since` connections were made; returns how many."""
+        async with self._connected_once_more:
+            await self._connected_once_more.wait_for(lambda: self._connects > since)
+        return self._connects
+
+    async def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
+        """Publish once; waits for the link, then raises `LinkLost` if it ends first, `Refused` if it is forbidden."""
+        await self._up.wait()
+        connection = self._connection
+        if connection is None:
+            raise LinkLost("not connected")
+        try:
+            await connection.send(topic, payload, qos=qos, retain=retain)
+        except Refused as error:
+            self.telemetry.count("messages_refused")
+            _log.warning("%s", error)
+            raise
+        self.telemetry.count("messages_up" if is_upward(topic) else "messages_down")
+        self.telemetry.count("bytes_up" if is_upward(topic) else "bytes_down", len(payload))
+
+    async def publish_bulk(self, topic: str, payload: bytes) -> None:
+        """Publish in the lowest send class: at most `BULK_WINDOW` such messages of this node are on their way."""
+        async with self._bulk:
+            await self.publish(topic, payload)
+
+    async def keep(self, topic: str, payload: bytes) -> None:
+        """Publish a retained message now and after every connect; an empty payload clears it."""
+        self._kept[topic] = payload
+        if self._connection is not None:
+            with contextlib.suppress(NotPublished):  # the next connect publishes it
+                await self._connection.send(topic, payload, qos=1, retain=True)
+        if not payload:
+            self._kept.pop(topic, None)
+
+    async def subscribe(self, topic_filter: str, *, qos: int = 1, limit: int = 1024) -> Subscription:
+        """Subscribe for the session's life (or until `unsubscribe`) with an inbox of `limit` messages."""
+        subscription = Subscription(self, topic_filter, qos, limit)
+        self._subscriptions.append(subscription)
+        self._routes.clear()
+        connection = self._connection
+        if connection is not None:
+            with contextlib.suppress(LinkLost, aiomqtt.MqttError):  # the next connect renews it
+                await connection.listen([(topic_filter, qos)])
+        return subscription
+
+    async def unsubscribe(self, subscription: Subscription) -> None:
+        self._subscriptions.remove(subscription)
+        self._routes.clear()
+        subscription._let_go()
+        connection = self._connection
+        if all(other.topic_filter != subscription.topic_filter for other in self._subscriptions) and connection:
+            with contextlib.suppress(aiomqtt.MqttError):
+                await connection.unsubscribe(subscription.topic_filter)
+
+    # -- the supervisor ---------------------------------------------------------------
+    async def run(self) -> None:
+        """Keep a connection for ever; ends only by cancellation or `BusError`."""
+        retry = FIRST_RETRY
+        while True:
+            began = time.monotonic()
+            try:
+                await self._one_connection()
+            except Refused as error:
+                raise BusError(f"{self.settings.url} refuses {self.node!r}: {error}") from None
+            except (aiomqtt.MqttError, LinkLost, OSError) as error:
+                self._check_credentials(error)
+                _log.warning("no broker at %s (%s), trying again", self.settings.url, error or type(error).__name__)
+            if time.monotonic() - began > STABLE_AFTER:
+                retry = FIRST_RETRY
+            await asyncio.sleep(random.uniform(FIRST_RETRY / 2, retry))
+            retry = min(LAST_RETRY, retry * 2)
+
+    def _check_credentials(self, error: Exception) -> None:
+        """Raise `BusError` for a refusal that waiting does not mend."""
+        code = getattr(getattr(error, "rc", None), "value", getattr(error, "rc", None))
+        if isinstance(error, MqttConnectError) and code in mqtt.NOT_WELCOME:
+            raise BusError(
+                f"{self.settings.url} does not let {self.node!r} in ({error}): check [broker] username and password, "
+                "and that this id is allowed"
+            ) from None
+
+    async def _one_connection(self) -> None:
+        self.session = max(self.session + 1, time.time_ns() // 1_000_000)
+        connection = await self._open()
+        self._connection = connection
+        graceful = False
+        loss = asyncio.create_task(connection.lost(), name=f"link:{self.node}")
+        try:
+            await self._renew(connection)
+            reason = await loss
+            self.telemetry.count("bus_disconnects")
+            if connection.was_taken_over:
+                raise BusError(
+                    f"another node called {self.node!r} connected to {self.settings.url}: ids must be unique"
+                )
+            self._note_loss(reason)
+        except asyncio.CancelledError:
+            graceful = True
+            await self._say_goodbye(connection)
+            raise
+        finally:
+            self._up.clear()
+            self._connection = None
+            await connection.leave(gracefully=graceful)
+            loss.cancel()
+            await asyncio.wait([loss])
+
+    def _note_loss(self, reason: str) -> None:
+        self._quick_losses = self._quick_losses + 1 if time.monotonic() - self._up_since < QUICK else 0
+        hint = ""
+        if self._quick_losses >= 3:  # MQTT 3.1.1, and some brokers of MQTT 5, do not say why
+            hint = f"; it was so {self._quick_losses} times at once: is another node called {self.node!r} connected?"
+        _log.warning("link to %s lost (%s)%s", self.settings.url, reason, hint)
+
+    async def _renew(self, connection: Connection) -> None:
+        await connection.listen([(s.topic_filter, s.qos) for s in self._subscriptions])
+        if self._presence:
+            birth = self._presence.payload("online", self.session)
+            await connection.send(self._presence.topic, birth, qos=1, retain=True)
+        for topic, payload in list(self._kept.items()):
+            await connection.send(topic, payload, qos=1, retain=True)
+        self._up_since = time.monotonic()
+        self._connects += 1
+        self._up.set()
+        async with self._connected_once_more:
+            self._connected_once_more.notify_all()
+
+    async def _say_goodbye(self, connection: Connection) -> None:
+        if self._presence is None:
+            return
+        with contextlib.suppress(LinkLost, Refused, TimeoutError):
+            async with asyncio.timeout(2):
+                goodbye = self._presence.payload("stopped", self.session)
+                await connection.send(self._presence.topic, goodbye, qos=1, retain=True)
+
+    async def _open(self) -> Connection:
+        """Connect; `auto` speaks MQTT 5 first and 3.1.1 to a broker that refuses or ignores it, and remembers."""
+        if self._protocol != "auto":
+            return await self._open_as(self._protocol)
+        try:
+            connection = await self._open_as("5")
+            self._protocol = "5"
+        except MqttConnectError as error:
+            if getattr(error.rc, "value", error.rc) not in mqtt.UNSUPPORTED_VERSION:
+                raise
+            connection = await self._open_as("3.1.1")
+            self._protocol = "3.1.1"
+        except aiomqtt.MqttError as error:
+            if "timed out" not in str(error):
+                raise
+            connection = await self._open_as("3.1.1")
+            self._protocol = "3.1.1"
+        return connection
+
+    async def _open_as(self, protocol: Literal["5", "3.1.1"]) -> Connection:
+        settings, five = self.settings, protocol == "5"
+        transient = self._presence is None  # an observer leaves no session behind
+        properties = None
+        if five:
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+            properties.SessionExpiryInterval = 0 if transient else settings.session_expiry
+            properties.ReceiveMaximum = RECEIVE_WINDOW
+        will = None
+        if self._presence:
+            will = aiomqtt.Will(self._presence.topic, self._presence.payload("offline", self.session), 1, True)
+        connection = Connection(
+            settings.host,
+            settings.port,
+            on_delivery=self._dispatch,
+            identifier=self.node,
+            username=settings.username,
+            password=settings.password,
+            protocol=aiomqtt.ProtocolVersion.V5 if five else aiomqtt.ProtocolVersion.V311,
+            clean_session=None if five else transient,
+            clean_start=transient if five else 3,
+            properties=properties,
+            will=will,
+            keepalive=settings.keepalive,
+            timeout=settings.timeout,
+            max_inflight_messages=64,
+            tls_context=settings.tls(),
+        )
+        try:
+            await connection.__aenter__()
+        except BaseException:  # cancelled, too: its socket and keepalive task must not stay
+            await connection.leave(gracefully=False)
+            raise
+        return connection
+
+    def _dispatch(self, connection: Connection, delivery: Delivery) -> None:
+        routes = self._routes.get(delivery.topic)
+        if routes is None:
+            routes = [s for s in self._subscriptions if matches(s.topic_filter, delivery.topic)]
+            if len(self._routes) >= ROUTES:
+                self._routes.clear()
+            self._routes[delivery.topic] = routes
+        pending = delivery  # the first reader that takes it acknowledges it, once
+        for subscription in routes:
+            if subscription._deliver(connection, pending):
+                pending = pending._replace(mid=0)
+            else:
+                self.telemetry.count("bus_dropped")
+        if pending.mid:  # nobody took it: say so now, or the broker's window fills with such messages
+            connection.acknowledge(delivery)
+
+
+@contextlib.asynccontextmanager
+async def connect(
+    settings: BrokerSettings,
+    node: str,
+    *,
+    presence: Presence | None = None,
+    telemetry: Telemetry | None = None,
+) -> AsyncIterator[Bus]:
+    """Hold a session for `node` while the block runs; the link may be down at first and at any time."""
+    bus = Bus(settings, node, presence, telemetry)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            supervisor = tasks.create_task(bus.run(), name=f"bus:{node}")
+            try:
+                yield bus
+            finally:
+                supervisor.cancel()
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) == 1:  # the block's own exception, as if there were no group
+            raise group.exceptions[0] from None
+        raise

@@ -1,0 +1,21 @@
+"""The `megace2` command: one file a command, each imported when it is asked for by name or by --help."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from megace2_iot.problems import Problem
+
+
+def main() -> None:
+    """Entry point of `megace2`."""
+    # numpy's products are small here: more threads only spin, on the cores that the model needs; torch has its own
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from megace2_iot.cli.app import app
+
+    try:
+        app()
+    except Problem as problem:
+        print(f"megace2: {problem}", file=sys.stderr)
+        sys.exit(1)

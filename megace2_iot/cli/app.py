@@ -1,0 +1,31 @@
+"""The command tree."""
+
+from __future__ import annotations
+
+import typer
+
+from megace2_iot import __version__
+from megace2_iot.cli import broker, cloud, demo, device, edge, label, record, replay, status
+
+app = typer.Typer(
+    name="megace2",
+    help="End-edge-cloud multimodal inference and learning over one MQTT broker.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for module in (demo, broker, cloud, edge, device, replay, record, label, status):
+    app.command(module.__name__.rsplit(".", 1)[-1])(module.command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    """End-edge-cloud multimodal inference and learning over one MQTT broker."""

@@ -1,0 +1,34 @@
+"""`megace2 cloud`: the cloud tier."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from megace2_iot.cli.options import Broker, Config, StateDir, common, merged, of_broker
+from megace2_iot.service import Settings, run, tell_ready
+
+
+def command(
+    model: Annotated[Path | None, typer.Option("--model", help="Release 1: a checkpoint instead of a preset.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Release 1: nano, mult or paper.")] = None,
+    data: Annotated[str | None, typer.Option(help="Data set whose test rows score each release.")] = None,
+    rule: Annotated[str | None, typer.Option(help="latched, rate, fedasync or fedbuff.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of release 1.")] = None,
+    state_dir: StateDir = None,
+    broker: Broker = None,
+    config: Config = None,
+) -> None:
+    """Run the cloud: fold in each edge's update the moment it arrives, and release the better model."""
+    from cloud_aggregator.cloud import CloudSettings, run_cloud
+
+    made = {"preset": preset, "seed": seed, "checkpoint": None if model is None else str(model)}
+    given = {key: value for key, value in made.items() if value is not None}
+    cloud = {"data": data, "rule": rule, "state_dir": state_dir, "model": given or None}
+    settings = Settings(config, merged(of_broker(broker), {"cloud": cloud}))
+    topics, address = common(settings)
+    chosen = settings.section("cloud", CloudSettings)
+    sys.exit(run(lambda: run_cloud(chosen, topics, address, ready=tell_ready), "cloud"))

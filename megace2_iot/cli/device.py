@@ -1,0 +1,39 @@
+"""`megace2 device`: one device."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from megace2_iot.cli.options import Broker, Config, Overrides, StateDir, merged, of_broker
+
+
+def become_agent(config: Path | None, overrides: Overrides, defaults: Overrides | None = None) -> None:
+    """Replace this process by the device agent's: a streaming device carries no command line libraries."""
+    file = str(config) if config else None
+    given = json.dumps({"file": file, "overrides": overrides, "defaults": defaults or {}}, default=str)
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "device_agent", given])
+
+
+def command(
+    id: Annotated[str | None, typer.Option("--id", help="This device's node id.")] = None,
+    edge: Annotated[str | None, typer.Option(help="The edge that serves it.")] = None,
+    replay: Annotated[str | None, typer.Option(help="Play a data set or a recording as its sensors.")] = None,
+    speed: Annotated[float | None, typer.Option(help="Times the data's own clock.")] = None,
+    train: Annotated[bool | None, typer.Option("--train/--no-train", help="Take part in rounds.")] = None,
+    share_labels: Annotated[float | None, typer.Option(help="Part of the labels that may leave the device.")] = None,
+    stay: Annotated[bool | None, typer.Option("--stay", help="Stay online when the stream is over.")] = None,
+    state_dir: StateDir = None,
+    broker: Broker = None,
+    config: Config = None,
+) -> None:
+    """Run one device: stream windows to its edge, take part in its rounds."""
+    device = {"id": id, "edge": edge, "train": train, "share_labels": share_labels, "state_dir": state_dir}
+    played = {"source": replay, "devices": 1, "speed": speed, "stay": stay}
+    become_agent(config, merged(of_broker(broker), {"device": device, "replay": played}))

@@ -1,0 +1,28 @@
+"""`megace2 edge`: one edge gateway."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from megace2_iot.cli.options import Broker, Config, StateDir, common, merged, of_broker
+from megace2_iot.service import Settings, run, tell_ready
+
+
+def command(
+    id: Annotated[str | None, typer.Option("--id", help="This edge's node id.")] = None,
+    device: Annotated[str | None, typer.Option(help="Where the model runs: auto, cpu or cuda.")] = None,
+    state_dir: StateDir = None,
+    broker: Broker = None,
+    config: Config = None,
+) -> None:
+    """Run an edge: answer its devices, hold rounds with them, keep a personal adapter."""
+    from edge_gateway.gateway import EdgeSettings, run_edge
+
+    edge = {"id": id, "device": device, "state_dir": state_dir}
+    settings = Settings(config, merged(of_broker(broker), {"edge": edge}))
+    topics, address = common(settings)
+    chosen = settings.section("edge", EdgeSettings)
+    sys.exit(run(lambda: run_edge(chosen, topics, address, ready=tell_ready), chosen.id))

@@ -1,0 +1,44 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from megace2_iot.bus import BrokerSettings
+from megace2_iot.service import Settings, SiteSettings
+from megace2_iot.topics import Topics
+
+Config = Annotated[Path | None, typer.Option("--config", help="Settings file; default megace2.toml where it exists.")]
+Broker = Annotated[str | None, typer.Option("--broker", help="MQTT broker, mqtt://host:port.", show_default=False)]
+StateDir = Annotated[Path | None, typer.Option("--state-dir", help="Where this tier keeps its state.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
+
+Overrides = dict[str, dict[str, Any]]
+
+
+def merged(*parts: Overrides) -> Overrides:
+    """Overrides by section; what is None was not given."""
+    whole: Overrides = {}
+    for part in parts:
+        for section, values in part.items():
+            given = {key: value for key, value in values.items() if value is not None}
+            whole.setdefault(section, {}).update(given)
+    return whole
+
+
+def of_broker(url: str | None) -> Overrides:
+    return {"broker": {"url": url}}
+
+
+def passer_by(role: str) -> str:
+    """A node id for a command that stays for a moment: several may run at once."""
+    return f"{role}-{secrets.token_hex(3)}"
+
+
+def common(settings: Settings) -> tuple[Topics, BrokerSettings]:
+    """The site's topics and the broker."""
+    return settings.section("site", SiteSettings).topics(), settings.section("broker", BrokerSettings)

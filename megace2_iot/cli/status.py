@@ -1,0 +1,73 @@
+"""`megace2 status`: who is online, in which version."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from megace2_iot.cli.options import Broker, Config, Json, common, merged, of_broker, passer_by
+from megace2_iot.service import Settings, run
+
+if TYPE_CHECKING:
+    from megace2_iot.cli.watching import Node, Watch
+
+
+def command(
+    wait: Annotated[float, typer.Option(min=0.1, help="Seconds to listen for retained messages.")] = 1.0,
+    as_json: Json = False,
+    broker: Broker = None,
+    config: Config = None,
+) -> None:
+    """Show who is online, in which version, with which figures."""
+    settings = Settings(config, merged(of_broker(broker)))
+    topics, address = common(settings)
+
+    async def look() -> None:
+        from megace2_iot.bus import connect
+        from megace2_iot.cli.watching import Watch
+
+        async with connect(address, passer_by("observer")) as bus:
+            await bus.wait_connected(address.timeout * 2)
+            watch = Watch(bus, topics)
+            following = asyncio.create_task(watch.run())
+            await asyncio.sleep(wait)
+            following.cancel()
+        _print(watch, as_json, address.url)
+
+    sys.exit(run(look, "status"))
+
+
+def _row(node: Node) -> dict[str, Any]:
+    counters = node.figures.counters
+    return {
+        "tier": node.tier,
+        "id": node.id,
+        "edge": node.edge,
+        "state": node.state,
+        "version": node.version if node.version is not None else node.facts.get("version"),
+        "windows": counters["windows_answered"] or counters["windows_received"],
+        "round": node.facts.get("round"),
+        "gate": node.facts.get("gate"),
+        "software": node.software,
+    }
+
+
+def _print(watch: Watch, as_json: bool, url: str) -> None:
+    rows = [_row(node) for tier in ("cloud", "edge", "device") for node in watch.of_tier(tier)]
+    if as_json:
+        print(json.dumps({"nodes": rows}))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{url}: {sum(row['state'] == 'online' for row in rows)} online")
+    columns = ("tier", "id", "state", "version", "windows", "round", "gate")
+    for column in columns:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*("" if row[column] is None else str(row[column]) for column in columns))
+    Console().print(table if rows else f"nobody has ever been online at {url}")

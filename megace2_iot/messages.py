@@ -1,0 +1,275 @@
+"""All that crosses the broker: one frozen model a message, each named after its topic's kind.
+
+Times are unix seconds, durations seconds, sizes bytes. `encode` and `decode` are a pair; decoding raises `DecodeError`
+only. `docs/protocol.md` lists every field for those who write their own node.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from megace2_iot import codec
+from megace2_iot.codec import DecodeError
+from megace2_iot.features import Modality
+
+Stage = Literal["embedded", "features"]
+NodeId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+LONGEST_REASON = 2000  # characters; a longer one is cut: it may quote a stranger, and must not break who tells it
+Reason = Annotated[str, BeforeValidator(lambda text: text[:LONGEST_REASON] if isinstance(text, str) else text)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+INLINE_LIMIT = 128 << 10  # bytes of an update that travels inside its offer
+CHUNK_SIZE = 64 << 10  # bytes of a blob in one message
+
+
+class Message(BaseModel):
+    """The common part: a frozen map with no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
+    kind: ClassVar[str]
+    zstd_level: ClassVar[int] = 3
+
+    def encode(self) -> bytes:
+        return codec.encode(self.model_dump(), level=self.zstd_level)
+
+    @classmethod
+    def decode(cls, data: bytes, *, limit: int = codec.DEFAULT_LIMIT) -> Self:
+        message = codec.decode(data, limit=limit)
+        try:
+            return cls.model_validate(message)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"])  # the stranger's own keys, however long
+            raise DecodeError(f"{cls.kind}: {where[:200]}: {first['msg'][:500]}") from None
+
+
+# -- who is there ---------------------------------------------------------------------
+class State(Message):
+    """Retained, and the will of each connection. An `offline` of an older session than the newest birth is stale."""
+
+    kind: ClassVar[str] = "state"
+    state: Literal["online", "stopped", "offline"]
+    session: Count  # rises at each connect of this node
+    role: Literal["device", "edge", "cloud"]
+    software: str = ""
+    detail: Reason = ""  # for people: "refused: ...", "model 12"
+
+
+class Hardware(BaseModel):
+    """What the machine is; what cannot be found out is empty or 0."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    machine: str = ""
+    cores: int = 0
+    memory: int = 0  # bytes
+    accelerator: str = ""  # "cuda:NVIDIA ..." or empty
+    clock: str = ""  # names the machine's clock: equal on two nodes means their times can be subtracted
+
+
+class DeviceProfile(Message):
+    """The capability profile of the paper's section 3.3; retained."""
+
+    kind: ClassVar[str] = "profile"
+    hardware: Hardware = Hardware()
+    sensors: tuple[str, ...] = ()
+    dims: dict[Modality, Annotated[int, Field(ge=1, le=65_536)]]
+    rate: float = Field(1.0, ge=0, le=10_000)  # windows a second that it expects to send
+    can_train: bool = False
+    embedded_by: Digest | None = None  # a recorded stream: its windows are Z[0] of this stem, and dims their widths
+    stages: tuple[Stage, ...] = ("embedded", "features")
+
+
+class DeviceConfig(Message):
+    """The paper's configuration packet: how this device acquires and sends; retained."""
+
+    kind: ClassVar[str] = "config"
+    stage: Stage
+    relative_bound: float = Field(ge=0, le=0.5)  # largest error of a channel, as a part of its range in the window
+    rate: float = Field(ge=0)  # windows a second the edge can take
+    max_unanswered: int = Field(32, ge=1, le=1024)
+    windows_per_packet: int = Field(1, ge=1, le=16)  # when catching up
+    train: bool
+    share_labels: bool
+    answers: Literal["edge", "local", "local_then_edge", "confident_local"] = "edge"
+    preset: str = ""
+    family: str = ""
+    stem: Digest | None = None
+    stem_size: Count = 0
+    clock: str = ""
+
+
+class Refusal(Message):
+    """What was refused, and what to do about it."""
+
+    kind: ClassVar[str] = "refusal"
+    about: str
+    reason: Reason
+
+
+class Health(Message):
+    """Counters and histograms since the start; QoS 0, cumulative, so a lost one does no harm."""
+
+    kind: ClassVar[str] = "health"
+    at: float
+    uptime: float = 0
+    figures: dict[str, Any]
+    facts: dict[str, str | int | float | None] = {}
+
+
+# -- inference ------------------------------------------------------------------------
+class PacketWindow(BaseModel):
+    """One window of a packet: per modality the fields of a quantised (T, D) sequence."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    seq: Count
+    captured_at: float
+    sequences: dict[Modality, dict[str, Any]]
+    quality: dict[str, float] = {}
+    score: Annotated[float, Field(ge=-1e6, le=1e6)] | None = None  # a label, where it is shared
+    group: Annotated[str, Field(max_length=128)] = ""  # the recording a window belongs to: groups are never split
+    features_saw_label: bool = False
+
+
+class FeaturePacket(Message):
+    """Windows of one device under one epoch, all of one stage; the prediction of each is its acknowledgement."""
+
+    kind: ClassVar[str] = "packet"
+    device: NodeId
+    epoch: Count
+    sent_at: float
+    stage: Stage
+    stem: Digest | None = None  # of an embedded packet
+    replayed: bool = False  # backlog: kept out of latency figures
+    windows: tuple[PacketWindow, ...] = Field(min_length=1, max_length=16)
+
+
+class Timings(BaseModel):
+    """Seconds at the edge on its own clock."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    received_at: float
+    answered_at: float
+    queue: float = 0.0
+    inference: float = 0.0
+
+
+class Prediction(Message):
+    """The answer to one window, and its acknowledgement: `answered` and `refused` free it, `stem_gone` does not."""
+
+    kind: ClassVar[str] = "prediction"
+    zstd_level: ClassVar[int] = 0
+    epoch: Count
+    seq: Count
+    status: Literal["answered", "refused", "stem_gone"]
+    reason: Reason = ""
+    score: float | None = None
+    label: Literal["negative", "non-negative"] | None = None  # the sign of the score, zero is non-negative
+    confidence: Fraction | None = None  # probability that the label is right; absent before it could be fitted
+    version: Count | None = None
+    tier: Literal["edge", "cloud"] = "edge"
+    adapter: bool = False
+    timings: Timings | None = None
+    stem: Digest | None = None
+    stem_size: Count = 0
+
+
+class Feedback(Message):
+    """A label that follows its window."""
+
+    kind: ClassVar[str] = "feedback"
+    epoch: Count
+    seq: Count
+    score: float = Field(ge=-1e6, le=1e6)
+
+
+# -- learning -------------------------------------------------------------------------
+class ModelPointer(Message):
+    """A release by name and hash; retained. Subscribing to it is the request for the model of the paper's 3.3."""
+
+    kind: ClassVar[str] = "model"
+    family: str  # the architecture and layout that are averaged with themselves
+    config: str  # ModelConfig as JSON
+    version: Count
+    sha256: Digest
+    size: Count
+    chunk_size: int = CHUNK_SIZE
+    stem: Digest
+    stem_size: Count
+    folded: dict[NodeId, str] = {}  # by edge, the last update that this release contains
+    created_at: float = 0.0
+    signature: bytes = b""
+
+
+class RoundStart(Message):
+    """An edge opens a synchronous round; a command, never retained."""
+
+    kind: ClassVar[str] = "round"
+    round: Count
+    family: str
+    base_version: Count
+    sha256: Digest
+    size: Count
+    participants: tuple[NodeId, ...] = Field(max_length=4096)
+    deadline: float  # seconds from now
+    training: dict[str, float | int | str] = {}
+
+
+class UpdateOffer(Message):
+    """A model update: inline up to 128 KiB, else its hash, to be pulled from the sender."""
+
+    kind: ClassVar[str] = "update"
+    zstd_level: ClassVar[int] = 0  # int8 deltas are zstd frames already, float32 ones do not compress
+    id: Digest
+    family: str
+    base_version: Count
+    round: Count
+    num_examples: dict[str, Annotated[float, Field(ge=0, le=1e12)]]
+    codec: Literal["float32", "int8"]
+    sha256: Digest
+    size: Count
+    inline: bytes | None = Field(None, max_length=INLINE_LIMIT)
+    duration: float = 0.0  # seconds of training behind it
+    chunk_size: int = CHUNK_SIZE
+    signature: bytes = b""
+
+
+class Verdict(Message):
+    """What became of an update; repeated whenever the update is offered again."""
+
+    kind: ClassVar[str] = "verdict"
+    id: Digest
+    accepted: bool
+    reason: Reason = ""
+    version: Count | None = None
+
+
+# -- blobs ----------------------------------------------------------------------------
+class BlobRequest(Message):
+    """Ask the holder of a blob for some of its chunks."""
+
+    kind: ClassVar[str] = "blob_request"
+    zstd_level: ClassVar[int] = 0
+    sha256: Digest
+    chunks: tuple[Count, ...] = Field(min_length=1, max_length=64)
+
+
+class BlobChunk(Message):
+    """One chunk of a blob; `data` empty says that the holder does not offer this blob (any more)."""
+
+    kind: ClassVar[str] = "chunk"
+    zstd_level: ClassVar[int] = 0
+    sha256: Digest
+    index: Count
+    data: bytes = Field(max_length=1 << 20)
+
+
+def array(value: object, dtype: str) -> np.ndarray[Any, Any]:
+    """A decoded field that must be an array of `dtype`; raises `DecodeError` for anything else."""
+    if not isinstance(value, np.ndarray) or value.dtype != np.dtype(dtype):
+        raise DecodeError(f"expected an array of {dtype}, got {getattr(value, 'dtype', type(value).__name__)}")
+    return value

@@ -1,0 +1,154 @@
+"""Attention and the encoder made of it: equations (1) to (3) of the paper, as the MulT code computes them.
+
+Letters: B batch, T time of the target (query), S time of the source (key and value), d width, H heads. Masks
+are boolean (B, 1, T, S), true where a query may look. Key 0 is always open, so that no softmax is empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from megace2_iot.stem import sinusoids
+
+Residual = Literal["preln", "eq2"]
+
+
+@dataclass(frozen=True, slots=True)
+class BlockDropout:
+    """Chances of dropping inside one encoder: embedded input, attention weights, FFN units, branches."""
+
+    embedding: float
+    attention: float
+    relu: float
+    residual: float
+
+
+class MultiHeadAttention(nn.Module):
+    """Softmax(q k^T / sqrt(d / H)) v over H heads; one input projection, rows [Wq; Wk; Wv]."""
+
+    def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"width {width} cannot be split into {heads} heads")
+        self.width, self.heads, self.dropout = width, heads, dropout
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+        nn.init.xavier_uniform_(self.in_proj_weight)  # as one matrix, which is narrower than three apart
+        _xavier(self.out_proj)
+
+    def forward(self, query: Tensor, source: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """(B, T, d) of `query` (B, T, d) looking at `source` (B, S, d), or at itself."""
+        d, weight, bias = self.width, self.in_proj_weight, self.in_proj_bias
+        if source is None:
+            q, k, v = F.linear(query, weight, bias).chunk(3, dim=-1)
+        else:
+            q = F.linear(query, weight[:d], bias[:d])
+            k, v = F.linear(source, weight[d:], bias[d:]).chunk(2, dim=-1)
+        dropout = self.dropout if self.training else 0.0
+        heads = F.scaled_dot_product_attention(self._split(q), self._split(k), self._split(v), mask, dropout)
+        out: Tensor = self.out_proj(heads.transpose(1, 2).flatten(2))
+        return out
+
+    def _split(self, x: Tensor) -> Tensor:
+        batch, time, width = x.shape
+        return x.view(batch, time, self.heads, width // self.heads).transpose(1, 2)  # (B, H, T, d / H)
+
+
+class EncoderLayer(nn.Module):
+    """Attention and a feed-forward part, each on a normalised input beside a residual branch."""
+
+    def __init__(self, width: int, heads: int, ffn_ratio: int, dropout: BlockDropout, residual: Residual) -> None:
+        super().__init__()
+        self.residual, self.dropout = residual, dropout
+        self.attention = MultiHeadAttention(width, heads, dropout.attention)
+        self.attention_norm = nn.LayerNorm(width)
+        self.ffn_norm = nn.LayerNorm(width)
+        self.expand = _xavier(nn.Linear(width, ffn_ratio * width))
+        self.contract = _xavier(nn.Linear(ffn_ratio * width, width))
+
+    def forward(self, x: Tensor, source: Tensor | None, mask: Tensor | None) -> Tensor:
+        """(B, T, d): x after looking at `source` (B, S, d), or at itself; both pass the same norm."""
+        normed = self.attention_norm(x)
+        seen = None if source is None else self.attention_norm(source)
+        # Equation (2) prints LN(Z) in the residual branch where the MulT code has Z.
+        x = (normed if self.residual == "eq2" else x) + self._drop(self.attention(normed, seen, mask))
+        normed = self.ffn_norm(x)
+        inner = F.dropout(F.relu(self.expand(normed)), self.dropout.relu, self.training)
+        return (normed if self.residual == "eq2" else x) + self._drop(self.contract(inner))
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout.residual, self.training)
+
+
+class Encoder(nn.Module):
+    """Layers over an embedded target, each looking at the same embedded source, and a final norm."""
+
+    def __init__(
+        self, width: int, heads: int, layers: int, ffn_ratio: int, dropout: BlockDropout, residual: Residual
+    ) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.layers = nn.ModuleList(EncoderLayer(width, heads, ffn_ratio, dropout, residual) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(
+        self,
+        x: Tensor,
+        source: Tensor | None = None,
+        mask: Tensor | None = None,
+        after_layer: Callable[[Tensor], Tensor] = lambda x: x,
+    ) -> Tensor:
+        """Z[D] (B, T, d) of the target Z[0]; the source is never updated, an adapter comes `after_layer`."""
+        x = F.dropout(x, self.dropout.embedding, self.training)
+        if source is not None:
+            source = F.dropout(source, self.dropout.embedding, self.training)
+        for layer in self.layers:
+            x = after_layer(layer(x, source, mask))
+        out: Tensor = self.norm(x)
+        return out
+
+
+class Positions(nn.Module):
+    """The sinusoid table of one width on the model's device: no parameter, and no part of a checkpoint."""
+
+    table: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.register_buffer("table", torch.from_numpy(sinusoids(64, width)), persistent=False)
+
+    def forward(self, length: int) -> Tensor:
+        """Rows of positions 1..`length`: (length, d)."""
+        if length > len(self.table):
+            with torch.inference_mode(False):  # it may grow during inference, and be used in training later
+                grown = torch.from_numpy(sinusoids(2 * length, self.width))
+                self.table = grown.to(self.table)
+        return self.table[:length]
+
+
+def look_mask(targets: Tensor, sources: Tensor, target_time: int, source_time: int, *, causal: bool) -> Tensor:
+    """(B, 1, T, S) from true lengths (B,): no padded key; if `causal`, none at j > i + |T_source - T_target|.
+
+    The offset is that of each sample's own lengths, so that its answer does not depend on its batch mates.
+    """
+    key = torch.arange(source_time, device=targets.device)
+    allowed = key < sources.clamp(min=1)[:, None]  # key 0 stays open where a sample has no source at all
+    if not causal:
+        return allowed[:, None, None, :]
+    query = torch.arange(target_time, device=targets.device)
+    reach = query + (sources - targets).abs()[:, None]
+    return (allowed[:, None, :] & (key <= reach[:, :, None]))[:, None]
+
+
+def _xavier(linear: nn.Linear) -> nn.Linear:
+    nn.init.xavier_uniform_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return linear

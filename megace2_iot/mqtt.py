@@ -1,0 +1,173 @@
+"""One MQTT connection: aiomqtt's client with refusals raised, limits read, and acknowledgement by the reader.
+
+aiomqtt 2.5 acknowledges before the program has seen a message, hides refusals, drops the CONNACK's limits, and reuses
+a client whose queue may hold a message that the broker will never take. This file is the only one that reaches into
+it (`_client`, `_on_*`, `_disconnected`); tests/core/test_mqtt.py checks those members on every version. A client
+object serves one connection and is then thrown away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import aiomqtt
+import paho.mqtt.client as paho
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+FAILURE = 0x80  # MQTT 5: reason codes from here on are failures
+UNSUPPORTED_VERSION = (0x84, 0x01)  # CONNACK of MQTT 5 and 3.1.1
+NOT_WELCOME = (0x85, 0x86, 0x87, 0x8A, 0x02, 0x04, 0x05)  # bad id, credentials or authority, banned
+TAKEN_OVER = 0x8E
+
+
+class NotPublished(Exception):
+    """A message may not have reached the broker."""
+
+
+class LinkLost(NotPublished):
+    """The connection ended before the operation was confirmed; it may or may not have happened."""
+
+
+class Refused(NotPublished):
+    """The broker, or a limit that it announced, forbids this; trying again will not help."""
+
+
+class Delivery(NamedTuple):
+    """One received message; `mid` is 0 where there is nothing to acknowledge (QoS 0)."""
+
+    topic: str
+    payload: bytes
+    retained: bool
+    mid: int
+    qos: int
+
+
+class Connection(aiomqtt.Client):
+    """One connection to a broker; deliveries go straight to `on_delivery`, which must not block."""
+
+    def __init__(self, *args: Any, on_delivery: Callable[[Connection, Delivery], None], **kwargs: Any) -> None:
+        super().__init__(*args, socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)], **kwargs)
+        self._on_delivery = on_delivery
+        self._confirmations: dict[int, asyncio.Future[None]] = {}
+        self.max_packet_size: int | None = None
+        self.session_present = False
+        self._client.manual_ack_set(True)
+        self._client.connect_timeout = self.timeout
+
+    # -- what the broker says ---------------------------------------------------------
+    def _on_connect(
+        self,
+        client: paho.Client,
+        userdata: Any,
+        flags: paho.ConnectFlags,
+        reason_code: ReasonCode,
+        properties: Properties | None = None,
+    ) -> None:
+        self.session_present = bool(flags.session_present)
+        self.max_packet_size = getattr(properties, "MaximumPacketSize", None)
+        super()._on_connect(client, userdata, flags, reason_code, properties)
+
+    def _on_message(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
+        mid = message.mid if message.qos else 0
+        delivery = Delivery(message.topic, bytes(message.payload), bool(message.retain), mid, message.qos)
+        self._on_delivery(self, delivery)
+
+    def _on_publish(
+        self, client: paho.Client, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
+    ) -> None:
+        confirmation = self._confirmations.pop(mid, None)
+        if confirmation is None or confirmation.done():
+            return
+        if reason_code.value >= FAILURE:
+            confirmation.set_exception(Refused(str(reason_code)))
+        else:
+            confirmation.set_result(None)
+
+    def _on_socket_register_write(self, client: paho.Client, userdata: Any, sock: Any) -> None:
+        """aiomqtt's own watches the socket a moment later, and by then it may be closed and its number reused."""
+        self._loop.call_soon_threadsafe(self._watch_writable, client, sock)
+
+    def _watch_writable(self, client: paho.Client, sock: Any) -> None:
+        if sock.fileno() >= 0:
+            self._loop.add_writer(sock.fileno(), self._write, client)
+
+    def _write(self, client: paho.Client) -> None:
+        try:
+            client.loop_write()
+        except (OSError, ValueError) as error:  # the connection broke underneath
+            if not self._disconnected.done():
+                self._disconnected.set_exception(error)
+
+    # -- what we say ------------------------------------------------------------------
+    async def send(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
+        """Publish, and for QoS 1 wait for the broker's word; raises `LinkLost` or `Refused`."""
+        size = len(payload) + len(topic) + 16
+        if self.max_packet_size is not None and size > self.max_packet_size:
+            raise Refused(f"{topic}: {size} bytes, the broker takes {self.max_packet_size}")
+        if self._disconnected.done():
+            raise LinkLost("not connected")
+        info = self._client.publish(topic, payload, qos, retain)
+        if info.rc != paho.MQTT_ERR_SUCCESS and info.rc != paho.MQTT_ERR_QUEUE_SIZE:
+            raise LinkLost(paho.error_string(info.rc))
+        if qos == 0 or info.is_published():
+            return
+        confirmation = asyncio.get_running_loop().create_future()
+        self._confirmations[info.mid] = confirmation
+        try:
+            await confirmation
+        except Refused as error:
+            raise Refused(f"{topic}: {error}") from None
+        finally:
+            self._confirmations.pop(info.mid, None)
+
+    def acknowledge(self, delivery: Delivery) -> None:
+        if delivery.mid and not self._disconnected.done():
+            self._client.ack(delivery.mid, delivery.qos)
+
+    async def listen(self, filters: list[tuple[str, int]]) -> None:
+        """Subscribe in groups of eight (AWS's limit); raises `Refused` where the broker denies a filter."""
+        for first in range(0, len(filters), 8):
+            group = filters[first : first + 8]
+            codes = await self.subscribe(group)
+            for (topic_filter, _), code in zip(group, codes, strict=True):
+                reason: Any = getattr(code, "value", code)
+                if reason >= FAILURE:
+                    raise Refused(f"subscription to {topic_filter}: {code}")
+
+    async def lost(self) -> str:
+        """Wait until the connection ends; returns why. Whoever waits for a confirmation gets `LinkLost`."""
+        try:
+            await asyncio.shield(self._disconnected)
+            reason = "closed"
+        except (aiomqtt.MqttError, OSError, ValueError) as error:
+            reason = str(error)
+        self.fail_pending(reason)
+        return reason
+
+    def fail_pending(self, reason: str) -> None:
+        for confirmation in self._confirmations.values():
+            if not confirmation.done():
+                confirmation.set_exception(LinkLost(reason))
+
+    async def leave(self, *, gracefully: bool) -> None:
+        """Close the connection; without `gracefully` the broker publishes the will."""
+        if gracefully and not self._disconnected.done():
+            try:
+                async with asyncio.timeout(2):  # a half-open link never confirms a DISCONNECT
+                    await self.__aexit__(None, None, None)
+            except (aiomqtt.MqttError, TimeoutError):
+                pass
+        self._client._sock_close()  # also ends aiomqtt's reader and its keepalive task
+        if self._disconnected.done() and not self._disconnected.cancelled():
+            self._disconnected.exception()  # seen: nobody else will ask for it
+        self.fail_pending("closed")
+
+    @property
+    def was_taken_over(self) -> bool:
+        error = self._disconnected.exception() if self._disconnected.done() else None
+        code = getattr(error, "rc", None)
+        return getattr(code, "value", code) == TAKEN_OVER
