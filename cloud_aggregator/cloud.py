@@ -115,7 +115,7 @@ class Cloud:
         self._newest = 0
         self._unannounced: Release | None = None
         self._unannounced_since = 0.0  # monotonic s
-        self._held: deque[str] = deque(maxlen=4)  # releases that slow edges may still be pulling
+        self._held: deque[str] = deque(maxlen=4)  # releases on offer; the holder keeps what is being pulled besides
 
     # -- the family and the state of aggregation --------------------------------------
     async def prepare(self) -> None:
@@ -316,7 +316,7 @@ class Cloud:
     async def _publish(self, release: Release) -> None:
         """Offer the blob, then announce it."""
         family = self.family
-        blob = self.store.blobs.read(release.sha256)
+        blob = self.store.blobs.view(release.sha256)
         self.holder.offer(release.sha256, blob)
         self.holder.offer(family.stem, family.stem_blob)
         pointer = ModelPointer(

@@ -161,11 +161,13 @@ class Learning:
         """Adopt, personalise, hold a round, offer; for ever."""
         await self._resume()
         while True:
+            newest = self._newest
             try:
                 await self._lesson()
             except (BlobGone, NotPublished) as error:
                 _log.info("lesson broken off: %s", error)
-                await asyncio.sleep(1)
+                if self._newest is newest:  # else a newer release came, and the next lesson is its
+                    await self._wait_for_news(1)
             except WorkerError as error:
                 _log.error("%s", error)
                 self._telemetry.count("training_failures")

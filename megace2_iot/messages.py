@@ -24,7 +24,7 @@ Reason = Annotated[str, BeforeValidator(lambda text: text[:LONGEST_REASON] if is
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 INLINE_LIMIT = 128 << 10  # bytes of an update that travels inside its offer
-CHUNK_SIZE = 64 << 10  # bytes of a blob in one message
+CHUNK_SIZE = 64 << 10  # bytes of a blob in one message, everywhere: a smaller limit of a broker is an error
 
 
 class Message(BaseModel):
@@ -197,7 +197,6 @@ class ModelPointer(Message):
     version: Count
     sha256: Digest
     size: Count
-    chunk_size: int = CHUNK_SIZE
     stem: Digest
     stem_size: Count
     folded: dict[NodeId, str] = {}  # by edge, the last update that this release contains
@@ -234,7 +233,6 @@ class UpdateOffer(Message):
     size: Count
     inline: bytes | None = Field(None, max_length=INLINE_LIMIT)
     duration: float = 0.0  # seconds of training behind it
-    chunk_size: int = CHUNK_SIZE
     signature: bytes = b""
 
 

@@ -87,6 +87,28 @@ class Connection(aiomqtt.Client):
         else:
             confirmation.set_result(None)
 
+    def _on_subscribe(
+        self,
+        client: paho.Client,
+        userdata: Any,
+        mid: int,
+        reason_codes: list[ReasonCode],
+        properties: Properties | None = None,
+    ) -> None:
+        if mid in self._pending_subscribes:  # who waited may have been cancelled, and aiomqtt logs that as an error
+            super()._on_subscribe(client, userdata, mid, reason_codes, properties)
+
+    def _on_unsubscribe(
+        self,
+        client: paho.Client,
+        userdata: Any,
+        mid: int,
+        reason_codes: list[ReasonCode],
+        properties: Properties | None = None,
+    ) -> None:
+        if mid in self._pending_unsubscribes:  # the same
+            super()._on_unsubscribe(client, userdata, mid, reason_codes, properties)
+
     def _on_socket_register_write(self, client: paho.Client, userdata: Any, sock: Any) -> None:
         """aiomqtt's own watches the socket a moment later, and by then it may be closed and its number reused."""
         self._loop.call_soon_threadsafe(self._watch_writable, client, sock)

@@ -12,7 +12,8 @@ from link import ShapedLink
 
 from megace2_iot.blobs import BlobGone, BlobStore, Holder, Puller, chunk_tag, digest
 from megace2_iot.bus import BrokerSettings, Bus, connect
-from megace2_iot.messages import CHUNK_SIZE, BlobRequest
+from megace2_iot.messages import CHUNK_SIZE, BlobChunk, BlobRequest
+from megace2_iot.telemetry import Telemetry
 from megace2_iot.topics import Topics
 
 T = Topics()
@@ -159,3 +160,77 @@ async def test_a_neighbour_that_leaves_does_not_take_a_shared_pull_along(run_emb
                 await asyncio.wait([pulls[0]])
             async with asyncio.timeout(10):
                 assert await pulls[1] == data
+
+
+class Recorder:
+    """In the place of a bus: the topics and chunks that a holder sends."""
+
+    def __init__(self) -> None:
+        self.telemetry = Telemetry()
+        self.sent: list[int] = []
+
+    async def publish_bulk(self, topic: str, payload: bytes) -> None:
+        self.sent.append(BlobChunk.decode(payload).index)
+
+
+@contextlib.asynccontextmanager
+async def sending(blobs: dict[str, bytes]) -> AsyncIterator[tuple[Holder, Recorder]]:
+    bus = Recorder()
+    holder = Holder(bus, lambda asker, sha: sha, merge=True)  # type: ignore[arg-type]
+    for sha, data in blobs.items():
+        holder.offer(sha, data)
+    running = asyncio.create_task(holder.run())
+    try:
+        yield holder, bus
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+
+
+def asking(sha: str, *chunks: int) -> BlobRequest:
+    return BlobRequest(sha256=sha, chunks=chunks)
+
+
+A, B = "a" * 64, "b" * 64
+
+
+async def test_who_came_after_a_chunk_was_sent_gets_it_at_once():
+    """A neighbour that subscribed a moment later cannot have heard it; one that listened already has."""
+    async with sending({A: bytes(3 * CHUNK_SIZE)}) as (holder, bus):
+        holder.ask("edge-1", asking(A, 0))
+        await asyncio.sleep(0.01)
+        holder.ask("edge-2", asking(A, 0))
+        await asyncio.sleep(0.01)
+        assert bus.sent == [0, 0]
+        holder.ask("edge-1", asking(A, 1))
+        await asyncio.sleep(0.01)
+        holder.ask("edge-2", asking(A, 1))
+        await asyncio.sleep(0.01)
+        assert bus.sent == [0, 0, 1]
+        holder.ask("edge-2", asking(A, 1))  # it was lost
+        await asyncio.sleep(0.01)
+        assert bus.sent == [0, 0, 1, 1]
+
+
+async def test_a_release_that_is_being_pulled_stays_on_offer():
+    """An edge slower than releases come must finish one, or it would never get any."""
+    async with sending({A: bytes(8 * CHUNK_SIZE), B: bytes(10)}) as (holder, bus):
+        holder.ask("edge-1", asking(A, 0))
+        holder.keep_only([B])
+        holder.ask("edge-1", asking(A, 1))
+        await asyncio.sleep(0.01)
+        assert bus.telemetry.counters["blob_sent_bytes"] == 2 * CHUNK_SIZE
+        holder.ask("edge-1", asking(B, 0))  # it went on to the next
+        holder.keep_only([B])
+        holder.ask("edge-1", asking(A, 2))
+        await asyncio.sleep(0.01)
+        assert bus.telemetry.counters["blob_sent_bytes"] == 2 * CHUNK_SIZE + 10
+
+
+async def test_a_chunk_beyond_the_end_is_not_answered():
+    """An empty chunk means that the blob is gone, and everybody who pulls it would hear that."""
+    async with sending({A: bytes(2 * CHUNK_SIZE)}) as (holder, bus):
+        holder.ask("edge-1", asking(A, 2, 1 << 40))
+        await asyncio.sleep(0.01)
+        assert bus.sent == []
+        assert bus.telemetry.counters["blob_requests_refused"] == 2

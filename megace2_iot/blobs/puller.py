@@ -1,23 +1,16 @@
-"""Models as content-addressed blobs: kept in a directory, offered by a holder, pulled in chunks, verified.
-
-The receiver drives: it asks for a few chunks at a time, takes every chunk of its blob that it sees (asked for by
-itself or by a neighbour), asks again for what did not come, and resumes from its `.part` file after any break. The
-holder answers each request once for all: a chunk that was sent a moment ago is not sent again.
-"""
+"""The receiver's side: pulls chunks into a sparse file, resumes, verifies."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterable
 
+from megace2_iot.blobs.store import BlobStore, Transfer, digest
 from megace2_iot.bus import BULK_WINDOW, Bus, Delivery, NotPublished, Subscription
 from megace2_iot.codec import DecodeError
 from megace2_iot.messages import CHUNK_SIZE, BlobChunk, BlobRequest
@@ -26,8 +19,6 @@ _log = logging.getLogger("megace2.blobs")
 MAX_BLOB = 4 << 30  # bytes
 FIRST_WAIT, LAST_WAIT = 1.0, 10.0  # s without a chunk before asking again, where nothing is known of the link
 LEAST_WAIT, SLACK, SMOOTHING = 0.2, 8.0, 0.2  # else so many of its usual gaps between two chunks, at least so many s
-MERGE_WITHIN = 0.5  # s in which a second request for a sent chunk is taken for a neighbour's
-QUEUED = 4096  # chunks waiting to be sent by one holder
 
 
 class BlobGone(Exception):
@@ -38,143 +29,6 @@ class HolderSilent(BlobGone):
     """The holder sent nothing for as long as we were ready to wait."""
 
 
-def digest(data: bytes | memoryview) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def chunk_tag(sha256: str) -> str:
-    """The part of a chunk topic that names its blob."""
-    return sha256[:16]
-
-
-@dataclass(slots=True)
-class _Transfer:
-    """One running pull; the last caller to leave ends it."""
-
-    task: asyncio.Task[None]
-    owner: Puller  # whose connection it runs on
-    callers: int = 0
-
-
-class BlobStore:
-    """A directory of blobs, each named by its sha256.
-
-    `owner` names unfinished files, so that processes may share the directory; the connections of one process share
-    the transfers themselves.
-    """
-
-    def __init__(self, directory: Path, owner: str = "") -> None:
-        self.directory, self.owner = directory, owner
-        self.transfers: dict[str, _Transfer] = {}
-        directory.mkdir(parents=True, exist_ok=True)
-
-    def path(self, sha256: str) -> Path:
-        return self.directory / sha256
-
-    def has(self, sha256: str) -> bool:
-        return self.path(sha256).exists()
-
-    def read(self, sha256: str) -> bytes:
-        return self.path(sha256).read_bytes()
-
-    def put(self, data: bytes) -> str:
-        """Store `data` by rename; returns its sha256."""
-        name = digest(data)
-        if not self.has(name):
-            part = self.directory / f"{name}.{os.getpid()}.new"
-            part.write_bytes(data)
-            part.replace(self.path(name))
-        return name
-
-    def keep_only(self, names: Iterable[str]) -> None:
-        """Delete every finished blob that is not named."""
-        wanted = set(names)
-        for path in self.directory.iterdir():
-            if len(path.name) == 64 and path.name not in wanted:
-                path.unlink(missing_ok=True)
-
-
-# -- the holder's side ----------------------------------------------------------------
-@dataclass(slots=True)
-class _Offer:
-    data: memoryview
-    askers: frozenset[str] | None  # None: everybody who may write to us
-    sent_at: dict[int, float] = field(default_factory=dict)
-    asked_by: dict[int, set[str]] = field(default_factory=dict)  # since the chunk was queued last
-
-
-class Holder:
-    """Serves blobs on one connection; `chunk_topic(asker, sha256)` says where chunks go."""
-
-    def __init__(self, bus: Bus, chunk_topic: Callable[[str, str], str], *, merge: bool) -> None:
-        self._bus, self._chunk_topic, self._merge = bus, chunk_topic, merge
-        self._offers: dict[str, _Offer] = {}
-        self._queue: asyncio.Queue[tuple[str, str, int]] = asyncio.Queue(QUEUED)
-        self._queued: set[tuple[str, str, int]] = set()
-
-    def offer(self, sha256: str, data: bytes | memoryview, askers: Iterable[str] | None = None) -> None:
-        self._offers[sha256] = _Offer(memoryview(data), None if askers is None else frozenset(askers))
-
-    def withdraw(self, sha256: str) -> None:
-        self._offers.pop(sha256, None)
-
-    def keep_only(self, names: Iterable[str]) -> None:
-        wanted = set(names)
-        self._offers = {name: offer for name, offer in self._offers.items() if name in wanted}
-
-    def ask(self, asker: str, request: BlobRequest) -> None:
-        """Queue what `asker` wants; what exceeds the queue is dropped and counted, it will be asked for again."""
-        to = "" if self._merge else asker
-        for index in request.chunks:
-            key = (to, request.sha256, index)
-            offer = self._offers.get(request.sha256)
-            if key in self._queued:
-                if offer:
-                    offer.asked_by.setdefault(index, set()).add(asker)
-                continue
-            if self._queue.full():
-                self._bus.telemetry.count("blob_requests_dropped")
-                return
-            if offer and offer.askers is not None and asker not in offer.askers:
-                self._bus.telemetry.count("blob_requests_refused")
-                return
-            if self._merge and offer and self._was_just_sent(offer, asker, index):
-                continue
-            if offer:
-                offer.asked_by[index] = {asker}
-            self._queued.add(key)
-            self._queue.put_nowait(key)
-
-    def _was_just_sent(self, offer: _Offer, asker: str, index: int) -> bool:
-        """Whether a chunk is on its way to all who asked; who asks for it a second time has missed it."""
-        heard = offer.asked_by.setdefault(index, set())
-        if time.monotonic() - offer.sent_at.get(index, -1e9) >= MERGE_WITHIN or asker in heard:
-            return False
-        heard.add(asker)
-        return True
-
-    async def run(self) -> None:
-        """Send for ever, `BULK_WINDOW` chunks at a time."""
-        async with asyncio.TaskGroup() as tasks:
-            for number in range(BULK_WINDOW):
-                tasks.create_task(self._send(), name=f"chunks-{number}")
-
-    async def _send(self) -> None:
-        while True:
-            key = await self._queue.get()
-            asker, sha256, index = key
-            offer = self._offers.get(sha256)
-            data = bytes(offer.data[index * CHUNK_SIZE : (index + 1) * CHUNK_SIZE]) if offer else b""
-            if offer:
-                offer.sent_at[index] = time.monotonic()
-            chunk = BlobChunk(sha256=sha256, index=index, data=data).encode()
-            with contextlib.suppress(NotPublished):  # the receiver asks again
-                await self._bus.publish_bulk(self._chunk_topic(asker, sha256), chunk)
-                self._bus.telemetry.count("blob_sent_bytes", len(data))
-            self._queued.discard(key)
-
-
-# -- the receiver's side --------------------------------------------------------------
 class _Part:
     """A blob on its way: a sparse file and a map of the chunks that it has, both surviving a restart."""
 
@@ -250,7 +104,7 @@ class Puller:
         transfer = transfers.get(sha256)
         if transfer is None:
             work = self._transfer(sha256, size, request_topic, chunk_filter, patience)
-            transfer = transfers[sha256] = _Transfer(asyncio.create_task(work, name=f"pull:{sha256[:8]}"), self)
+            transfer = transfers[sha256] = Transfer(asyncio.create_task(work, name=f"pull:{sha256[:8]}"), self)
         transfer.callers += 1
         try:
             await asyncio.shield(transfer.task)
