@@ -130,7 +130,7 @@ async def _intake(port: int, packets: Path, folder: Path, stem: Stem, *, publish
         async with connect(settings, EDGE) as bus, load(port, "closed" if publish else "flood", packets) as process:
             out = bus if publish else Silent()
             with serving(out, NoModel(), (STEM, stem), folder, thread) as inference:
-                subscription = await bus.subscribe(TOPICS.devices_of(EDGE, "packet"), limit=512)
+                subscription = await bus.subscribe(TOPICS.devices_of(EDGE, "packet"), limit=512, patient=True)
                 await bus.wait_connected(5)
                 async with tasks(
                     inference.intake(timed(subscription)), inference.run_model(), inference.send_answers()

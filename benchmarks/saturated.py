@@ -88,7 +88,7 @@ async def _saturate(timed: Timed, stem: Stem, thread: ThreadPoolExecutor) -> tup
             load(broker.port, "closed", packets) as process,
         ):
             with serving(bus, timed, (STEM, stem), folder, thread) as inference:
-                subscription = await bus.subscribe(TOPICS.devices_of(EDGE, "packet"), limit=512)
+                subscription = await bus.subscribe(TOPICS.devices_of(EDGE, "packet"), limit=512, patient=True)
                 await bus.wait_connected(5)
                 async with tasks(inference.intake(subscription), inference.run_model(), inference.send_answers()):
                     begin(process)

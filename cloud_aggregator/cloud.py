@@ -23,12 +23,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from cloud_aggregator.aggregator import Arrival, Folded, State, expire, fold, live, resumed, start
 from cloud_aggregator.store import Release, Store, UpdateRow
 from megace2_iot import __version__, messages
-from megace2_iot.blobs import BlobGone, Holder, HolderSilent, Puller, chunk_tag, digest
+from megace2_iot.blobs import Blob, BlobGone, Holder, HolderSilent, Puller, chunk_tag, digest
 from megace2_iot.bus import BrokerSettings, Bus, Delivery, NotPublished, Presence, connect
 from megace2_iot.codec import DecodeError
 from megace2_iot.features import Modality
 from megace2_iot.messages import BlobRequest, Health, ModelPointer, UpdateOffer, Verdict
-from megace2_iot.parameters import Layout, ModelUpdate, decode_delta, decode_tensors, encode_tensors, flat_view
+from megace2_iot.parameters import Layout, ModelUpdate, decode_delta, decode_tensors, flat_view, tensor_parts
 from megace2_iot.problems import Problem
 from megace2_iot.service import tell_health
 from megace2_iot.telemetry import Telemetry, prometheus
@@ -75,7 +75,7 @@ class _Family:
     layout: Layout
     stem: str
     stem_size: int
-    stem_blob: bytes
+    stem_blob: memoryview
 
 
 async def run_cloud(
@@ -126,10 +126,10 @@ class Cloud:
             await self._first_release()
         row = self.store.family()
         assert row is not None
-        blob = self.store.blobs.read(self.store.latest(row.family).sha256)
+        blob = self.store.blobs.view(self.store.latest(row.family).sha256)
         tensors, _ = decode_tensors(blob)
         layout = Layout.of(tensors)
-        stem_blob = self.store.blobs.read(row.stem)
+        stem_blob = self.store.blobs.view(row.stem)
         self.family = _Family(row.family, row.config, layout, row.stem, len(stem_blob), stem_blob)
         self._state = self._rebuilt()
         for waiting in self.store.pending():
@@ -155,7 +155,7 @@ class Cloud:
         """The aggregation state as it was: the newest update of each edge over its base, then the newest release."""
         name, layout = self.family.name, self.family.layout
         newest = self.store.latest(name)
-        vector = flat_view(self.store.blobs.read(newest.sha256), layout)
+        vector = flat_view(self.store.blobs.view(newest.sha256), layout)
         state = start(self.settings.rule, layout, vector, newest.version)
         for row in self.store.accepted_arrivals(name):
             body, base = self.store.update_body(row.sha256), self._vector(row.base_version)
@@ -166,7 +166,7 @@ class Cloud:
         blob = self.store.release(self.family.name, version)
         return None if blob is None else flat_view(blob, self.family.layout)
 
-    def _arrival(self, row: UpdateRow, body: bytes) -> Arrival:
+    def _arrival(self, row: UpdateRow, body: Blob) -> Arrival:
         delta = decode_delta(body, row.codec, self.family.layout.size)
         return Arrival(row.edge, ModelUpdate(row.base_version, row.num_examples, delta), row.id, row.received_at)
 
@@ -257,10 +257,10 @@ class Cloud:
             self._pulling.discard(offer.id)
         await self._offers.put((edge, offer))
 
-    async def _body(self, edge: str, offer: UpdateOffer) -> bytes:
+    async def _body(self, edge: str, offer: UpdateOffer) -> Blob:
         if offer.family != self.family.name:
             raise DecodeError(f"this cloud aggregates family {self.family.name}, the update is of {offer.family}")
-        body = offer.inline
+        body: Blob | None = offer.inline
         if body is None:
             body = await self.puller.pull(
                 offer.sha256,
@@ -269,11 +269,11 @@ class Cloud:
                 chunk_filter=self.topics.edge_up(edge, "chunk"),
                 patience=PULL_PATIENCE,
             )
-        if digest(body) != offer.sha256:
+        elif digest(body) != offer.sha256:
             raise DecodeError("the update does not have the hash that its offer says")
         return body
 
-    async def _fold(self, row: UpdateRow, body: bytes) -> None:
+    async def _fold(self, row: UpdateRow, body: Blob) -> None:
         began = time.monotonic()
         outcome = await asyncio.to_thread(self._fold_in_thread, row, body)
         if isinstance(outcome, str):
@@ -292,7 +292,7 @@ class Cloud:
         await self._answer(row.edge, row.id, True, "", outcome.version)
         self.store.prune(self.family.name, self.settings.keep_releases)
 
-    def _fold_in_thread(self, row: UpdateRow, body: bytes) -> Release | str:
+    def _fold_in_thread(self, row: UpdateRow, body: Blob) -> Release | str:
         """Fold and store; returns the release, or why there is none. Nothing else changes the aggregation state."""
         layout = self.family.layout
         try:
@@ -302,7 +302,7 @@ class Cloud:
         state, outcome = fold(expire(self._state, arrival.at), arrival, self._vector(row.base_version))
         if not isinstance(outcome, Folded):
             return outcome.reason
-        blob = encode_tensors(layout.unflatten(outcome.vector), {"config": self.family.config})
+        blob = tensor_parts(layout.unflatten(outcome.vector), {"config": self.family.config})
         release = self.store.accept(row.id, blob, time.time())
         self._state = state
         return release

@@ -13,7 +13,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,7 +32,7 @@ from cloud_aggregator.ledger import (
     release_of,
     update_of,
 )
-from megace2_iot.blobs import BlobStore, digest
+from megace2_iot.blobs import Blob, BlobStore, digest
 from megace2_iot.parameters import Layout, decode_tensors
 
 __all__ = ["FamilyRow", "Release", "Store", "StoreError", "UpdateRow", "VerdictRow"]
@@ -70,7 +70,7 @@ class Store:
         tensors, _ = decode_tensors(base)
         layout, now = json.dumps(dict(Layout.of(tensors).shapes)), time.time()
         with self._files:
-            shas = self._put(base), self._put(stem)
+            shas = self._put([base]), self._put([stem])
             with self._transaction() as rows:
                 version = _next_version(rows, family)
                 reason = f"need_full: family {family} begins with release {version}; adopt it and train from it"
@@ -94,7 +94,7 @@ class Store:
             raise StoreError(f"{self.directory} has no release of family {family}")
         return release_of(row)
 
-    def release(self, family: str, version: int) -> bytes | None:
+    def release(self, family: str, version: int) -> memoryview | None:
         """The model of a release; None where there is none, it was deleted, or its stem is not the family's now."""
         query = """SELECT r.sha256 FROM releases r JOIN families f USING(family)
             WHERE r.family = ? AND r.version = ? AND r.version >= f.since AND r.kept"""
@@ -113,13 +113,13 @@ class Store:
             rows.execute("UPDATE releases SET scores = ? WHERE family = ? AND version = ?", values)
 
     # -- updates ----------------------------------------------------------------------
-    def receive(self, row: UpdateRow, body: bytes) -> None:
+    def receive(self, row: UpdateRow, body: Blob) -> None:
         """Journal an update before it is folded; a known one stays as it is. Raises ValueError for a wrong body."""
-        if digest(body) != row.sha256:
+        if not self._holds(row.sha256, len(body)) and digest(body) != row.sha256:
             raise ValueError(f"the body of update {row.id[:12]} does not have its hash")
         values = [json.dumps(dict(v)) if isinstance(v, Mapping) else v for v in _values(row)]
         with self._files:
-            self._put(body, row.sha256)
+            self._put([body], row.sha256)
             with self._transaction() as rows:
                 rows.execute(f"INSERT OR IGNORE INTO updates({UPDATE}) VALUES(?{', ?' * 9})", values)
 
@@ -128,10 +128,10 @@ class Store:
         row = self._one("SELECT verdict, reason, version FROM updates WHERE id = ?", update_id)
         return VerdictRow(*row) if row else None
 
-    def accept(self, update_id: str, blob: bytes, created_at: float) -> Release:
-        """Make `blob` the next release, by this update; for an accepted one, return the release that it made."""
+    def accept(self, update_id: str, blob: Sequence[Blob], created_at: float) -> Release:
+        """Make `blob` (its parts) the next release, by this update; an accepted one's release is returned again."""
         with self._files:
-            sha256 = self._put(blob)
+            sha256, size = self._put(blob), sum(map(len, blob))
             with self._transaction() as rows:
                 found = rows.execute(
                     "SELECT verdict, family, version FROM updates WHERE id = ?", (update_id,)
@@ -142,7 +142,7 @@ class Store:
                 if verdict == "accepted":
                     query = f"SELECT {RELEASE} FROM releases WHERE family = ? AND version = ?"
                     return release_of(rows.execute(query, (family, version)).fetchone())
-                release = Release(family, _next_version(rows, family), sha256, len(blob), created_at, update_id)
+                release = Release(family, _next_version(rows, family), sha256, size, created_at, update_id)
                 values = (release.version, update_id)
                 rows.execute("UPDATE updates SET verdict = 'accepted', version = ? WHERE id = ?", values)
                 return _insert_release(rows, release)
@@ -158,7 +158,7 @@ class Store:
         rows = self._all(f"SELECT {UPDATE} FROM updates WHERE verdict = 'received' ORDER BY number")
         return [update_of(row) for row in rows]
 
-    def update_body(self, sha256: str) -> bytes:
+    def update_body(self, sha256: str) -> memoryview:
         """The delta of a waiting update or of an edge's newest; raises StoreError where it is gone."""
         body = self._read(sha256)
         if body is None:
@@ -211,18 +211,19 @@ class Store:
             path.unlink(missing_ok=True)
 
     # -- rows and files ---------------------------------------------------------------
-    def _put(self, data: bytes, known: str = "") -> str:
+    def _put(self, parts: Sequence[Blob], known: str = "") -> str:
         """Store a blob, on the disk itself where the store is durable; `known` is its hash where that was checked."""
-        sha256 = known or digest(data)
+        sha256 = known or digest(*parts)
         path = self.blobs.path(sha256)
         try:
-            if self._read(sha256) != data:  # a pulled blob is there already, but perhaps in the page cache only
+            if self._holds(sha256, sum(map(len, parts))):
+                _sync(path, self._durable)  # a pulled blob may be in the page cache only
+            else:
                 part = path.with_suffix(".new")
-                part.write_bytes(data)
+                with part.open("wb") as file:
+                    file.writelines(parts)
                 _sync(part, self._durable)
                 part.replace(path)
-            else:
-                _sync(path, self._durable)
             _sync(self.blobs.directory, self._durable)
         except OSError as error:
             raise StoreError(
@@ -230,9 +231,16 @@ class Store:
             ) from None
         return sha256
 
-    def _read(self, sha256: str) -> bytes | None:
+    def _holds(self, sha256: str, size: int) -> bool:
+        """Whether the blob is there whole. One that is has the content of its name: it was synced before a row named
+        it, or pulled and verified since the store was opened, which removed all others.
+        """
+        path = self.blobs.path(sha256)
+        return path.exists() and path.stat().st_size == size
+
+    def _read(self, sha256: str) -> memoryview | None:
         try:
-            return self.blobs.read(sha256)
+            return self.blobs.view(sha256)
         except FileNotFoundError:
             return None
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from device_agent.windows import Window, embed
-from megace2_iot.blobs import BlobGone, Holder, Puller, chunk_tag
+from megace2_iot.blobs import Blob, BlobGone, Holder, Puller, chunk_tag
 from megace2_iot.bus import Bus, NotPublished
 from megace2_iot.examples import pack
 from megace2_iot.messages import ModelPointer, RoundStart, Verdict
@@ -43,7 +43,7 @@ class Learner:
         await self._stack.aclose()
 
     async def train(
-        self, base: bytes, start: RoundStart, config: str, examples: Mapping[str, Any], scores: np.ndarray[Any, Any]
+        self, base: Blob, start: RoundStart, config: str, examples: Mapping[str, Any], scores: np.ndarray[Any, Any]
     ) -> dict[str, Any]:
         """Train on packed `examples`; returns delta, num_examples, steps, loss, duration. Raises `WorkerError`."""
         async with self._turn:

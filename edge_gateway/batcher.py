@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Hashable
 from typing import Generic, TypeVar
@@ -12,25 +13,36 @@ T = TypeVar("T")
 class Batcher(Generic[T]):
     """Batches of at most `max_batch_size` items of one bucket, none held back longer than `max_queue_delay` s.
 
-    At most `capacity` items wait. `now` is monotonic s and does not decrease from call to call.
+    At most `capacity` items wait, of at most `capacity_bytes` together. `now` is monotonic s and does not decrease
+    from call to call.
     """
 
-    def __init__(self, max_batch_size: int, max_queue_delay: float, capacity: int) -> None:
-        self._max_batch_size, self._max_queue_delay, self._capacity = max_batch_size, max_queue_delay, capacity
-        self._buckets: dict[Hashable, deque[tuple[float, int, T]]] = {}  # each by deadline, arrival number, item
+    def __init__(
+        self, max_batch_size: int, max_queue_delay: float, capacity: int, capacity_bytes: int = sys.maxsize
+    ) -> None:
+        self._max_batch_size, self._max_queue_delay = max_batch_size, max_queue_delay
+        self._capacity, self._capacity_bytes = capacity, capacity_bytes
+        # each by deadline, arrival number, bytes, item
+        self._buckets: dict[Hashable, deque[tuple[float, int, int, T]]] = {}
         self._arrivals = 0
-        self._size = 0
+        self._size = self._bytes = 0
 
     def __len__(self) -> int:
         return self._size
 
-    def add(self, item: T, bucket: Hashable, now: float) -> bool:
-        """Let one item wait; False, and it does not, when `capacity` items wait already."""
-        if self._size >= self._capacity:
+    @property
+    def has_room(self) -> bool:
+        """Whether a quarter of it is free, or all of a small one."""
+        return self._size <= 3 * self._capacity // 4 and self._bytes <= 3 * self._capacity_bytes // 4
+
+    def add(self, item: T, bucket: Hashable, now: float, size: int = 0) -> bool:
+        """Let one item of `size` bytes wait; False, and it does not, where there is no room for it."""
+        if self._size >= self._capacity or self._bytes + size > self._capacity_bytes:
             return False
         self._arrivals += 1
         self._size += 1
-        self._buckets.setdefault(bucket, deque()).append((now + self._max_queue_delay, self._arrivals, item))
+        self._bytes += size
+        self._buckets.setdefault(bucket, deque()).append((now + self._max_queue_delay, self._arrivals, size, item))
         return True
 
     def take(self, now: float) -> list[T]:
@@ -40,13 +52,14 @@ class Batcher(Generic[T]):
             return []
         _, chosen = min(ready, key=lambda entry: entry[0])
         queue = self._buckets[chosen]
-        batch = [queue.popleft()[2] for _ in range(min(len(queue), self._max_batch_size))]
-        self._size -= len(batch)
+        taken = [queue.popleft() for _ in range(min(len(queue), self._max_batch_size))]
+        self._size -= len(taken)
+        self._bytes -= sum(size for _, _, size, _ in taken)
         if not queue:
             del self._buckets[chosen]
-        return batch
+        return [item for *_, item in taken]
 
-    def _is_ready(self, queue: deque[tuple[float, int, T]], now: float) -> bool:
+    def _is_ready(self, queue: deque[tuple[float, int, int, T]], now: float) -> bool:
         return len(queue) >= self._max_batch_size or queue[0][0] <= now
 
     def next_deadline(self) -> float | None:

@@ -153,7 +153,8 @@ class Gateway:
     async def run(self, ready: Callable[[], None] | None) -> None:
         """Subscribe, start every task, and run until cancelled."""
         edge, topics, bus = self.settings.id, self.topics, self.bus
-        packets = await bus.subscribe(topics.devices_of(edge, "packet"), limit=self.settings.inference.max_queued)
+        limit = self.settings.inference.max_queued
+        packets = await bus.subscribe(topics.devices_of(edge, "packet"), limit=limit, patient=True)
         others = [
             await bus.subscribe(topics.devices_of(edge, kind), limit=1024)
             for kind in ("state", "profile", "feedback", "update", "blob_request")

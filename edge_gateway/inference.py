@@ -1,8 +1,9 @@
 """From packets to predictions: decode, drop duplicates, batch, run the model in its thread, answer.
 
-The event loop decodes the next packets while the model thread works; weights are swapped between batches in that same
-thread, so the model needs no lock. A window that finds the batcher full is dropped and counted: its device has the
-only copy that matters and sends it again.
+The event loop decodes the next packets while the model thread restores, embeds and runs a batch; weights are swapped
+between batches in that same thread, so the model needs no lock. While the batcher is nearly full no packet is taken,
+and the broker waits. A window that finds it full all the same is dropped and counted: its device has the only copy
+that matters and sends it again.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from edge_gateway.batcher import Batcher, length_bucket
+from edge_gateway.coded import CodedWindow, embed
 from edge_gateway.devices import DeviceRecord, Devices
 from edge_gateway.labels import LabelledStore
 from megace2_iot.bus import Bus, Delivery, NotPublished
 from megace2_iot.codec import DecodeError
 from megace2_iot.examples import Embedded
+from megace2_iot.features import MODALITIES
 from megace2_iot.messages import FeaturePacket, PacketWindow, Prediction, Refusal, Timings
-from megace2_iot.quantize import Quantized, dequantize
 from megace2_iot.stem import Stem
 from megace2_iot.telemetry import Telemetry
 from megace2_iot.topics import Topics
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from edge_gateway.predictor import Answers, Predictor
 
 _log = logging.getLogger("megace2.inference")
-MAX_STEPS = 4096  # of one modality in a window; attention grows with the square
-LARGEST = 1e9  # of an embedded value: far beyond any sensor, and its squares are still finite in float32
 SENDERS = 32  # predictions on their way at once
 
 
@@ -47,6 +46,7 @@ class InferenceSettings(BaseModel):
     max_batch_size: int = Field(32, ge=1, le=1024)
     max_queue_delay: float = Field(0.005, ge=0, le=10)  # s a window waits for company
     max_queued: int = Field(512, ge=1)  # windows
+    max_queued_bytes: int = Field(64 << 20, ge=1 << 20)  # of them
     remembered_answers: int = Field(64, ge=0)  # of each device
 
 
@@ -58,9 +58,17 @@ class Waiting:
     epoch: int
     seq: int
     stem: str
-    z: Embedded
+    window: CodedWindow
+    embedder: Stem
     received_at: float  # unix s
     queued: float  # monotonic s
+
+    def embed(self) -> Embedded:
+        """Its Z[0]; raises ValueError where it has none."""
+        (z,) = embed([self.window], self.embedder)
+        if isinstance(z, str):
+            raise ValueError(z)
+        return z
 
 
 class Inference:
@@ -87,8 +95,9 @@ class Inference:
             max_batch_size=settings.max_batch_size,
             max_queue_delay=settings.max_queue_delay,
             capacity=settings.max_queued,
+            capacity_bytes=settings.max_queued_bytes,
         )
-        self._arrived = asyncio.Event()
+        self._arrived, self._room = asyncio.Event(), asyncio.Event()
         self._answers: asyncio.Queue[tuple[str, str, bytes]] = asyncio.Queue(4 * settings.max_queued)
         self._stems: dict[str, Stem] = {}
         self._newest: tuple[str, int] | None = None
@@ -114,6 +123,9 @@ class Inference:
             taken += 1
             if taken % self._settings.max_batch_size == 0:  # an inbox that is never empty does not suspend this task
                 await asyncio.sleep(0)  # the model and the senders need the loop; oftener, and the inbox overflows
+            while not self._batcher.has_room:
+                self._room.clear()
+                await self._room.wait()
 
     def take(self, delivery: Delivery) -> None:
         """Take one packet."""
@@ -165,27 +177,31 @@ class Inference:
             self._telemetry.count("inferred_again")
         if not self._predictor_ready(record, packet, window):
             return
+        stem = self._stem_of(packet)
         try:
-            stem, z = self._embedded(packet, window)
+            coded = CodedWindow.read(packet.stage, window, self._stems[stem])
         except (ValueError, DecodeError) as error:
-            self._telemetry.count("windows_rejected")
-            self._refuse(record, packet.epoch, window.seq, str(error))
+            self._reject_window(record, packet.epoch, window.seq, str(error))
             return
-        waiting = Waiting(record, packet.epoch, window.seq, stem, z, received_at, queued)
-        bucket = (stem, *(length_bucket(len(z[m])) if m in z else 0 for m in ("text", "audio", "vision")))
-        if not self._batcher.add(waiting, bucket, queued):
+        waiting = Waiting(record, packet.epoch, window.seq, stem, coded, self._stems[stem], received_at, queued)
+        bucket = (stem, *(length_bucket(coded.steps(modality)) for modality in MODALITIES))
+        if not self._batcher.add(waiting, bucket, queued, coded.size):
             self._telemetry.count("windows_dropped")
             record.dedup.forget(packet.epoch, window.seq)
             return
         record.windows += 1
         self._telemetry.count("windows_received")
-        self._remember(packet, window, stem, z)
+        self._remember(packet, window, waiting)
         self._arrived.set()
+
+    def _stem_of(self, packet: FeaturePacket) -> str:
+        """The stem of an embedded packet is its own, features are embedded by the newest."""
+        newest = self._newest[0] if self._newest else ""
+        return (packet.stem or newest) if packet.stage == "embedded" else newest
 
     def _predictor_ready(self, record: DeviceRecord, packet: FeaturePacket, window: PacketWindow) -> bool:
         """Whether a model can answer; without any the window waits at its device, an unknown stem is said so."""
-        stem = packet.stem if packet.stage == "embedded" else (self._newest or ("", 0))[0]
-        if stem in self._stems:
+        if self._stem_of(packet) in self._stems:
             return True
         record.dedup.forget(packet.epoch, window.seq)
         if self._newest is None:
@@ -197,33 +213,11 @@ class Inference:
         self._put(record.id, gone.status, gone.encode())
         return False
 
-    def _embedded(self, packet: FeaturePacket, window: PacketWindow) -> tuple[str, dict[Any, Any]]:
-        """The window's Z[0] (T, d) by modality, and its stem; raises ValueError for a wrong shape."""
-        name = packet.stem if packet.stage == "embedded" and packet.stem else (self._newest or ("", 0))[0]
-        stem = self._stems[name]
-        z = {}
-        for modality, fields in window.sequences.items():
-            values = dequantize(Quantized.from_fields(fields))
-            if len(values) > MAX_STEPS:
-                raise ValueError(f"{modality}: {len(values)} steps, this edge takes {MAX_STEPS}: send shorter windows")
-            if packet.stage == "features":
-                with np.errstate(over="ignore", invalid="ignore"):  # judged below
-                    values = stem.embed(modality, values)
-            elif modality not in stem.weights:
-                raise ValueError(f"the model takes no {modality}: it takes {', '.join(stem.weights)}")
-            elif values.shape[1] != stem.width:
-                raise ValueError(f"{modality}: Z[0] is {values.shape[1]} wide, the stem {stem.width}")
-            if len(values):
-                if not np.abs(values).max() <= LARGEST:
-                    raise ValueError(f"{modality}: values beyond {LARGEST:g} once embedded: scale the features")
-                z[modality] = values
-        if not z:
-            raise ValueError("a window without a single step")
-        return name, z
-
-    def _remember(self, packet: FeaturePacket, window: PacketWindow, stem: str, z: Embedded) -> None:
+    def _remember(self, packet: FeaturePacket, window: PacketWindow, waiting: Waiting) -> None:
         key = (packet.device, packet.epoch, window.seq)
-        self._labels.remember(*key, stem, z, window.group, window.features_saw_label)
+        self._labels.remember(
+            *key, waiting.stem, waiting.embed, waiting.window.size, window.group, window.features_saw_label
+        )
         if window.score is not None and self._labels.label(*key, window.score):
             self._telemetry.count("labels")
 
@@ -234,21 +228,30 @@ class Inference:
         while True:
             batch = await self._next_batch()
             began = time.monotonic()
-            answers = await loop.run_in_executor(self._thread, self._run, batch)
+            embedded, answers = await loop.run_in_executor(self._thread, self._run, batch)
             took = time.monotonic() - began
             self.busy_seconds += took
             self._telemetry.count("batches")
             self._telemetry.time("batch", took)
-            self._answer(batch, answers, began, took)
+            for waiting, z in zip(batch, embedded, strict=True):
+                if isinstance(z, str):
+                    self._reject_window(waiting.device, waiting.epoch, waiting.seq, z)
+            if answers is not None:
+                sound = [waiting for waiting, z in zip(batch, embedded, strict=True) if not isinstance(z, str)]
+                self._answer(sound, answers, began, took)
 
-    def _run(self, batch: list[Waiting]) -> Answers:
-        return self._predictor.run(batch[0].stem, [waiting.z for waiting in batch])
+    def _run(self, batch: list[Waiting]) -> tuple[list[Embedded | str], Answers | None]:
+        """In the model thread: what became of each window, and the answers to those that have a Z[0]."""
+        embedded = embed([waiting.window for waiting in batch], batch[0].embedder)
+        sound = [z for z in embedded if not isinstance(z, str)]
+        return embedded, self._predictor.run(batch[0].stem, sound) if sound else None
 
     async def _next_batch(self) -> list[Waiting]:
         while True:
             self._arrived.clear()
             now = time.monotonic()
             if batch := self._batcher.take(now):
+                self._room.set()
                 return batch
             deadline = self._batcher.next_deadline()
             try:
@@ -287,6 +290,10 @@ class Inference:
             self._put(waiting.device.id, prediction.status, payload)
 
     # -- out --------------------------------------------------------------------------
+    def _reject_window(self, record: DeviceRecord, epoch: int, seq: int, reason: str) -> None:
+        self._telemetry.count("windows_rejected")
+        self._refuse(record, epoch, seq, reason)
+
     def _refuse(self, record: DeviceRecord, epoch: int, seq: int, reason: str) -> None:
         payload = Prediction(epoch=epoch, seq=seq, status="refused", reason=reason).encode()
         record.dedup.answer(epoch, seq, payload)

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from megace2_iot import codec
-from megace2_iot.features import Modality
+from megace2_iot.examples import Embedded
 from megace2_iot.labels import Half, half
 from megace2_iot.problems import Problem
 
 REMEMBERED = 2048  # recent windows that a late `Feedback` can still find
-
-Embedded = Mapping[Modality, np.ndarray[Any, Any]]
+REMEMBERED_BYTES = 64 << 20  # of them: the oldest go first here, too
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,6 +28,16 @@ class Labelled:
     score: float
     half: Half
     features_saw_label: bool
+
+
+class _Recent(NamedTuple):
+    """A window whose label may still come."""
+
+    stem: str
+    embed: Callable[[], Embedded]
+    size: int
+    group: str
+    saw: bool
 
 
 class LabelledStore:
@@ -47,7 +56,8 @@ class LabelledStore:
         except sqlite3.DatabaseError as error:
             raise Problem(f"{path} is no labelled store ({error}): move it away to begin a new one") from None
         self._limit = limit
-        self._recent: OrderedDict[tuple[str, int, int], tuple[str, Embedded, str, bool]] = OrderedDict()
+        self._recent: OrderedDict[tuple[str, int, int], _Recent] = OrderedDict()
+        self._recent_bytes = 0
         self.version = 0  # grows whenever a label comes in
 
     def close(self) -> None:
@@ -57,18 +67,35 @@ class LabelledStore:
         (count,) = self._db.execute("SELECT count(*) FROM labelled").fetchone()
         return int(count)
 
-    def remember(self, device: str, epoch: int, seq: int, stem: str, z: Embedded, group: str, saw: bool) -> None:
-        """Keep a window for a while, in case its label follows."""
-        self._recent[device, epoch, seq] = (stem, z, group, saw)
-        while len(self._recent) > REMEMBERED:
-            self._recent.popitem(last=False)
+    def remember(
+        self,
+        device: str,
+        epoch: int,
+        seq: int,
+        stem: str,
+        embed: Callable[[], Embedded],
+        size: int,
+        group: str,
+        saw: bool,
+    ) -> None:
+        """Keep a window of `size` bytes for a while, in case its label follows; only then it is embedded."""
+        if old := self._recent.pop((device, epoch, seq), None):
+            self._recent_bytes -= old.size
+        self._recent[device, epoch, seq] = _Recent(stem, embed, size, group, saw)
+        self._recent_bytes += size
+        while len(self._recent) > REMEMBERED or self._recent_bytes > REMEMBERED_BYTES:
+            self._recent_bytes -= self._recent.popitem(last=False)[1].size
 
     def label(self, device: str, epoch: int, seq: int, score: float) -> bool:
-        """Give a remembered window its label; False where it is not remembered any more."""
+        """Give a remembered window its label; False where it is not remembered any more, or has no Z[0]."""
         found = self._recent.get((device, epoch, seq))
         if found is None:
             return False
-        stem, z, group, saw = found
+        stem, _, _, group, saw = found
+        try:
+            z = found.embed()
+        except ValueError:
+            return False  # the answer to the window says why
         record = codec.encode({m: np.asarray(values, np.float32) for m, values in z.items()}, level=1)
         chosen = half(group, device, epoch, seq)
         self._db.execute(

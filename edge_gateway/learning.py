@@ -22,7 +22,7 @@ from edge_gateway.inference import Inference
 from edge_gateway.labels import Labelled, LabelledStore
 from edge_gateway.rounds import Abandoned, Closed, Round, Rounds, RoundSettings
 from edge_gateway.store import EdgeStore
-from megace2_iot.blobs import BlobGone, Holder, Puller, chunk_tag, digest
+from megace2_iot.blobs import Blob, BlobGone, Holder, Puller, chunk_tag, digest
 from megace2_iot.bus import Bus, NotPublished
 from megace2_iot.examples import pack
 from megace2_iot.messages import ModelPointer, RoundStart, UpdateOffer, Verdict
@@ -89,7 +89,7 @@ class Learning:
         self._news = asyncio.Event()
         self._newest: ModelPointer | None = None
         self.pointer: ModelPointer | None = None
-        self._base = b""
+        self._base: Blob = b""
         self._layout: Layout | None = None
         self._own: asyncio.Task[None] | None = None
         self._residual: np.ndarray[Any, Any] | None = None
@@ -141,7 +141,7 @@ class Learning:
     async def _read_update(self, device: str, offer: UpdateOffer) -> ModelUpdate:
         if self.pointer is None or self._layout is None or offer.family != self.pointer.family:
             raise ValueError(f"this edge trains family {self.pointer.family if self.pointer else 'none yet'}")
-        body = offer.inline
+        body: Blob | None = offer.inline
         if body is None:
             body = await self._puller.pull(
                 offer.sha256,
@@ -151,7 +151,7 @@ class Learning:
                 patience=PULL_PATIENCE,
             )
             self._puller.forget(offer.sha256)
-        if digest(body) != offer.sha256:
+        elif digest(body) != offer.sha256:
             raise ValueError("the update does not have the hash that its offer says")
         delta = decode_delta(body, offer.codec, self._layout.size)
         return ModelUpdate(offer.base_version, offer.num_examples, delta)
@@ -237,7 +237,7 @@ class Learning:
             return
         self._telemetry.count("releases_adopted")
 
-    async def _pull_from_cloud(self, sha256: str, size: int) -> bytes:
+    async def _pull_from_cloud(self, sha256: str, size: int) -> memoryview:
         return await self._puller.pull(
             sha256,
             size,
@@ -245,7 +245,7 @@ class Learning:
             chunk_filter=self._topics.cloud_all("chunk", chunk_tag(sha256)),
         )
 
-    async def _use(self, pointer: ModelPointer, blob: bytes, stem_blob: bytes) -> None:
+    async def _use(self, pointer: ModelPointer, blob: memoryview, stem_blob: memoryview) -> None:
         loop = asyncio.get_running_loop()
         tensors, metadata = decode_tensors(stem_blob)
         stem = Stem.from_tensors(tensors, {"mult_compat": metadata.get("mult_compat") == "true"})

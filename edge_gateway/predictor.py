@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from megace2_iot.blobs import Blob
 from megace2_iot.examples import Embedded
 from megace2_iot.model.adapter import Adapter, attach, detach, load_adapter
 from megace2_iot.model.fusion import CrossModalTransformer, ModelConfig
@@ -62,7 +63,7 @@ class Predictor:
         self.device = choose_device(device)
         self._generations: OrderedDict[str, _Generation] = OrderedDict()
 
-    def load(self, stem: str, config: str, blob: bytes, version: int) -> None:
+    def load(self, stem: str, config: str, blob: Blob, version: int) -> None:
         """Answer packets of `stem` with this release from now on. Raises ValueError where blob and config differ."""
         tensors, _ = decode_tensors(blob)
         parsed = ModelConfig.from_json(config)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edge_gateway.dedup import DedupWindow
-from megace2_iot.blobs import BlobStore
+from megace2_iot.blobs import Blob, BlobStore
 from megace2_iot.codec import DecodeError, decode, encode
 from megace2_iot.messages import ModelPointer
 from megace2_iot.parameters import decode_tensors, encode_tensors
@@ -28,7 +28,7 @@ class EdgeStore:
         self._quarantined = 0
 
     # -- the base ---------------------------------------------------------------------
-    def keep_release(self, pointer: ModelPointer, blob: bytes, stem: bytes) -> None:
+    def keep_release(self, pointer: ModelPointer, blob: Blob, stem: Blob) -> None:
         """Remember the adopted release; earlier blobs go."""
         for name, data in ((pointer.sha256, blob), (pointer.stem, stem)):
             if not self.blobs.has(name):
@@ -36,12 +36,12 @@ class EdgeStore:
         _replace(self.directory / "release", pointer.encode())
         self.blobs.keep_only([pointer.sha256, pointer.stem])
 
-    def release(self) -> tuple[ModelPointer, bytes, bytes] | None:
+    def release(self) -> tuple[ModelPointer, memoryview, memoryview] | None:
         """The last adopted release with its blob and its stem's, where all three are here."""
         path = self.directory / "release"
         try:
             pointer = ModelPointer.decode(path.read_bytes())
-            return pointer, self.blobs.read(pointer.sha256), self.blobs.read(pointer.stem)
+            return pointer, self.blobs.view(pointer.sha256), self.blobs.view(pointer.stem)
         except (OSError, DecodeError):
             return None
 

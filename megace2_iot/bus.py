@@ -118,10 +118,10 @@ class Presence(BaseModel):
 class Subscription:
     """Messages of one topic filter; iterate over it. `dropped` counts what found the inbox full."""
 
-    def __init__(self, bus: Bus, topic_filter: str, qos: int, limit: int) -> None:
+    def __init__(self, topic_filter: str, qos: int, limit: int, *, patient: bool) -> None:
         self.topic_filter, self.qos = topic_filter, qos
         self.dropped = 0
-        self._bus = bus
+        self._high, self._low = (3 * limit // 4, limit // 2) if patient else (limit + 1, -1)
         self._inbox: asyncio.Queue[tuple[Connection, Delivery]] = asyncio.Queue(limit)
 
     def __aiter__(self) -> Self:
@@ -130,6 +130,8 @@ class Subscription:
     async def __anext__(self) -> Delivery:
         connection, delivery = await self._inbox.get()
         connection.acknowledge(delivery)
+        if self._inbox.qsize() == self._low:
+            connection.resume_reading()
         return delivery
 
     def __len__(self) -> int:
@@ -147,6 +149,8 @@ class Subscription:
         except asyncio.QueueFull:
             self.dropped += 1
             return False
+        if self._inbox.qsize() >= self._high:
+            connection.pause_reading()
         return True
 
 
@@ -233,9 +237,15 @@ class Bus:
         if not payload:
             self._kept.pop(topic, None)
 
-    async def subscribe(self, topic_filter: str, *, qos: int = 1, limit: int = 1024) -> Subscription:
-        """Subscribe for the session's life (or until `unsubscribe`) with an inbox of `limit` messages."""
-        subscription = Subscription(self, topic_filter, qos, limit)
+    async def subscribe(
+        self, topic_filter: str, *, qos: int = 1, limit: int = 1024, patient: bool = False
+    ) -> Subscription:
+        """Subscribe for the session's life (or until `unsubscribe`) with an inbox of `limit` messages.
+
+        `patient` stops reading the connection while the inbox is nearly full, so that the broker waits and nothing is
+        dropped: only for a reader that itself never waits for anything that comes over this connection.
+        """
+        subscription = Subscription(topic_filter, qos, limit, patient=patient)
         self._subscriptions.append(subscription)
         self._routes.clear()
         connection = self._connection
@@ -398,7 +408,7 @@ class Bus:
         pending = delivery  # the first reader that takes it acknowledges it, once
         for subscription in routes:
             if subscription._deliver(connection, pending):
-                pending = pending._replace(mid=0)
+                pending = Delivery(*delivery[:3], mid=0, qos=delivery.qos)
             else:
                 self.telemetry.count("bus_dropped")
         if pending.mid:  # nobody took it: say so now, or the broker's window fills with such messages

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import struct
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,8 +32,11 @@ DEFAULT_LIMIT = 8 << 20  # bytes of a decoded body: a model chunk is 64 KiB, a p
 MAX_RANK = 4
 ARRAY = 1  # msgpack extension type
 
-_DTYPES = {0: "<f4", 1: "<f2", 2: "|u1", 3: "<u2", 4: "<i2", 5: "<i4", 6: "|i1"}
-_CODES = {np.dtype(name): code for code, name in _DTYPES.items()}
+_NAMES = ("<f4", "<f2", "|u1", "<u2", "<i2", "<i4", "|i1")
+_DTYPES = {code: np.dtype(name) for code, name in enumerate(_NAMES)}
+_CODES = {dtype: code for code, dtype in _DTYPES.items()}
+_SHAPES = tuple(struct.Struct(f"<{rank}I") for rank in range(MAX_RANK + 1))
+_contexts = threading.local()  # zstd's working memory, one of each kind a thread: making one takes 8 us
 
 
 class DecodeError(Exception):
@@ -89,8 +93,7 @@ def _decompress(frame: memoryview, limit: int) -> bytes:
             raise DecodeError("a zstd frame without its content size")
         if declared > limit:
             raise DecodeError(f"oversized: a zstd frame of {declared} bytes, the limit is {limit}")
-        decompressor = zstandard.ZstdDecompressor(max_window_size=8 << 20)
-        body = decompressor.decompress(frame, max_output_size=limit, allow_extra_data=False)
+        body = _decompressor().decompress(frame, max_output_size=limit, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise DecodeError(f"damaged zstd frame: {error}") from None
     except MemoryError:
@@ -98,6 +101,13 @@ def _decompress(frame: memoryview, limit: int) -> bytes:
     if len(body) != declared:
         raise DecodeError(f"a zstd frame of {len(body)} bytes that declares {declared}")
     return body
+
+
+def _decompressor() -> zstandard.ZstdDecompressor:
+    held: zstandard.ZstdDecompressor | None = getattr(_contexts, "decompressor", None)
+    if held is None:
+        held = _contexts.decompressor = zstandard.ZstdDecompressor(max_window_size=8 << 20)
+    return held
 
 
 def _unpack(body: memoryview) -> dict[str, Any]:
@@ -137,11 +147,10 @@ def _pack_array(value: object, large: list[bytes]) -> msgpack.ExtType:
 def _unpack_array(kind: int, data: bytes) -> np.ndarray[Any, Any]:
     if kind != ARRAY or len(data) < 2:
         raise ValueError(f"unknown extension type {kind}")
-    name, rank = _DTYPES.get(data[0]), data[1]
-    if name is None or rank > MAX_RANK or len(data) < 2 + 4 * rank:
+    dtype, rank = _DTYPES.get(data[0]), data[1]
+    if dtype is None or rank > MAX_RANK or len(data) < 2 + 4 * rank:
         raise ValueError("an array with a damaged header")
-    shape = struct.unpack_from(f"<{rank}I", data, 2)
-    dtype = np.dtype(name)
+    shape = _SHAPES[rank].unpack_from(data, 2)
     if math.prod(shape) * dtype.itemsize != len(data) - 2 - 4 * rank:
         raise ValueError(f"an array of shape {shape} that does not fit its {len(data)} bytes")
-    return np.frombuffer(data, dtype, offset=2 + 4 * rank).reshape(shape)
+    return np.ndarray(shape, dtype, data, 2 + 4 * rank)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import aiomqtt
 import paho.mqtt.client as paho
+from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
@@ -22,6 +23,9 @@ FAILURE = 0x80  # MQTT 5: reason codes from here on are failures
 UNSUPPORTED_VERSION = (0x84, 0x01)  # CONNACK of MQTT 5 and 3.1.1
 NOT_WELCOME = (0x85, 0x86, 0x87, 0x8A, 0x02, 0x04, 0x05)  # bad id, credentials or authority, banned
 TAKEN_OVER = 0x8E
+READ_SIZE = 256 << 10  # bytes
+LONGEST_PAUSE = 1.0  # s: the peer's answers to our pings come the same way
+READ_PACKETS = 8  # taken before others have the event loop: fewer than any reader takes in a turn
 
 
 class NotPublished(Exception):
@@ -46,17 +50,64 @@ class Delivery(NamedTuple):
     qos: int
 
 
+def _read_publish(command: int, packet: bytes, *, properties: bool) -> Delivery:
+    """What follows the fixed header of a PUBLISH; raises ValueError or IndexError for anything damaged."""
+    qos, end = command >> 1 & 3, 2 + int.from_bytes(packet[:2], "big")
+    topic, mid = packet[2:end].decode(), 0
+    if qos > 1 or not topic or len(topic) > end - 2:
+        raise ValueError("a PUBLISH that was not subscribed to")
+    if qos:
+        mid, end = int.from_bytes(packet[end : end + 2], "big"), end + 2
+    if properties:
+        size, shift = packet[end] & 127, 0
+        while packet[end] & 128:
+            end, shift = end + 1, shift + 7
+            size |= (packet[end] & 127) << shift
+        end += 1 + size
+    if end > len(packet):
+        raise ValueError("a truncated PUBLISH")
+    return Delivery(topic, packet[end:], bool(command & 1), mid, qos)
+
+
+class _BufferedSocket:
+    """A socket that is read in large pieces: paho asks for the first bytes of a packet one at a time."""
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+        self._piece, self._at = b"", 0
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # aiomqtt sets options on plain sockets only
+        self.send, self.fileno = sock.send, sock.fileno
+
+    def recv(self, size: int) -> bytes:
+        at = self._at
+        if at >= len(self._piece):
+            self._piece, at = self._sock.recv(READ_SIZE), 0  # raises BlockingIOError where nothing is there
+        self._at = at + size
+        return self._piece[at : at + size]
+
+    @property
+    def unread(self) -> bool:
+        return self._at < len(self._piece) or (hasattr(self._sock, "pending") and self._sock.pending() > 0)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
 class Connection(aiomqtt.Client):
     """One connection to a broker; deliveries go straight to `on_delivery`, which must not block."""
 
     def __init__(self, *args: Any, on_delivery: Callable[[Connection, Delivery], None], **kwargs: Any) -> None:
-        super().__init__(*args, socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)], **kwargs)
+        super().__init__(*args, **kwargs)
         self._on_delivery = on_delivery
         self._confirmations: dict[int, asyncio.Future[None]] = {}
         self.max_packet_size: int | None = None
         self.session_present = False
+        self._reading_soon = self._paused = False
         self._client.manual_ack_set(True)
         self._client.connect_timeout = self.timeout
+        self._client._handle_publish = self._handle_publish  # type: ignore[method-assign]
+        create_socket: Any = self._client._create_socket
+        self._client._create_socket = lambda: _BufferedSocket(create_socket())  # type: ignore[method-assign]
 
     # -- what the broker says ---------------------------------------------------------
     def _on_connect(
@@ -71,10 +122,15 @@ class Connection(aiomqtt.Client):
         self.max_packet_size = getattr(properties, "MaximumPacketSize", None)
         super()._on_connect(client, userdata, flags, reason_code, properties)
 
-    def _on_message(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
-        mid = message.mid if message.qos else 0
-        delivery = Delivery(message.topic, bytes(message.payload), bool(message.retain), mid, message.qos)
+    def _handle_publish(self) -> MQTTErrorCode:
+        """In the place of paho's: a PUBLISH of QoS 0 or 1, whose properties nobody here reads (MQTT 3.3)."""
+        command, packet = self._client._in_packet["command"], self._client._in_packet["packet"]
+        try:
+            delivery = _read_publish(command, bytes(packet), properties=self._client._protocol == paho.MQTTv5)
+        except (ValueError, IndexError):
+            return MQTTErrorCode.MQTT_ERR_PROTOCOL
         self._on_delivery(self, delivery)
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
 
     def _on_publish(
         self, client: paho.Client, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
@@ -108,6 +164,50 @@ class Connection(aiomqtt.Client):
     ) -> None:
         if mid in self._pending_unsubscribes:  # the same
             super()._on_unsubscribe(client, userdata, mid, reason_codes, properties)
+
+    def _on_socket_open(self, client: paho.Client, userdata: Any, sock: Any) -> None:
+        super()._on_socket_open(client, userdata, sock)
+        self._loop.call_soon_threadsafe(self._loop.add_reader, sock.fileno(), self._read, client)
+
+    def _read(self, client: paho.Client) -> None:
+        """In the place of aiomqtt's reader: a few packets, then the others' turn, then what is left."""
+        try:
+            for _ in range(READ_PACKETS):
+                client.loop_read()
+                sock: Any = client._sock
+                if sock is None or not sock.unread or self._paused:
+                    return
+        except Exception as error:  # whatever it is, the connection is of no use any more
+            if not self._disconnected.done():
+                self._disconnected.set_exception(error)
+            return
+        self._read_soon()
+
+    def _read_soon(self) -> None:
+        """Go on with what was read from the socket already, which no event tells of."""
+        if not self._reading_soon:
+            self._reading_soon = True
+            self._loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        self._reading_soon = False
+        if not self._paused:
+            self._read(self._client)
+
+    def pause_reading(self) -> None:
+        """Leave what comes to the sockets' buffers, so that the broker waits; for `LONGEST_PAUSE` at most."""
+        sock: Any = self._client._sock
+        if not self._paused and sock is not None:
+            self._paused = True
+            self._loop.remove_reader(sock.fileno())
+            self._loop.call_later(LONGEST_PAUSE, self.resume_reading)
+
+    def resume_reading(self) -> None:
+        sock: Any = self._client._sock
+        if self._paused and sock is not None and sock.fileno() >= 0:
+            self._loop.add_reader(sock.fileno(), self._read, self._client)
+            self._read_soon()
+        self._paused = False
 
     def _on_socket_register_write(self, client: paho.Client, userdata: Any, sock: Any) -> None:
         """aiomqtt's own watches the socket a moment later, and by then it may be closed and its number reused."""

@@ -28,15 +28,16 @@ def make_offer(
     duration: float = 0.0,
 ) -> UpdateOffer:
     """Describe an update; its id follows from who made what from which base."""
+    sha256 = digest(body)
     return UpdateOffer.model_validate(
         {
-            "id": digest(f"{sender} {family} {round_number} {base_version} ".encode() + body),
+            "id": digest(f"{sender} {family} {round_number} {base_version} {sha256}".encode()),
             "family": family,
             "base_version": base_version,
             "round": round_number,
             "num_examples": dict(num_examples),
             "codec": codec,
-            "sha256": digest(body),
+            "sha256": sha256,
             "size": len(body),
             "inline": body if len(body) <= INLINE_LIMIT else None,
             "duration": duration,

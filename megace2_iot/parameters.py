@@ -249,7 +249,7 @@ def encode_delta(delta: Vector, codec: str, residual: Vector | None = None) -> t
     return wanted.astype("<f4", copy=False).tobytes(), None
 
 
-def decode_delta(body: bytes, codec: str, size: int) -> Vector:
+def decode_delta(body: bytes | memoryview, codec: str, size: int) -> Vector:
     """The delta (P = `size`,) of a stranger's bytes, read-only where it is a view of them; raises ValueError only."""
     if codec == "int8":
         return _decode_int8(body, size)
@@ -279,7 +279,7 @@ def _encode_int8(wanted: Vector) -> tuple[bytes, Vector]:
     return b"".join([_INT8.pack(_INT8_MAGIC, wanted.size), scales.astype("<f4", copy=False).tobytes(), frame]), left
 
 
-def _decode_int8(body: bytes, size: int) -> Vector:
+def _decode_int8(body: bytes | memoryview, size: int) -> Vector:
     count = -(-size // SCALE_BLOCK)
     start = _INT8.size + 4 * count
     if len(body) < start:
@@ -321,8 +321,13 @@ def _unzip(frame: memoryview, size: int) -> bytes:
 # -- models as safetensors ------------------------------------------------------------
 def encode_tensors(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
     """Float32 tensors and metadata as safetensors; equal content gives equal bytes, so that a hash may name it."""
+    return b"".join(tensor_parts(tensors, metadata))
+
+
+def tensor_parts(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> list[bytes | memoryview]:
+    """The same as parts that follow one another, the tensors not copied."""
     header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
-    end, parts = 0, []
+    end, parts = 0, list[bytes | memoryview]()
     for name in sorted(tensors):
         tensor = np.asarray(tensors[name])
         if tensor.dtype != np.float32:
@@ -331,16 +336,16 @@ def encode_tensors(tensors: Mapping[str, Array], metadata: Mapping[str, str]) ->
         parts.append(np.ascontiguousarray(tensor, "<f4").reshape(-1).view(np.uint8).data)
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    return b"".join([len(text).to_bytes(8, "little"), text, *parts])
+    return [len(text).to_bytes(8, "little"), text, *parts]
 
 
-def decode_tensors(data: bytes) -> tuple[dict[str, Vector], dict[str, str]]:
+def decode_tensors(data: bytes | memoryview) -> tuple[dict[str, Vector], dict[str, str]]:
     """Tensors (read-only views of `data`) and metadata of a stranger's safetensors; raises ValueError only."""
     places, metadata, body = _read_header(data)
     return {name: body[part].reshape(shape) for name, (part, shape) in places.items()}, metadata
 
 
-def flat_view(data: bytes, layout: Layout) -> Vector:
+def flat_view(data: bytes | memoryview, layout: Layout) -> Vector:
     """The vector (P,) of a safetensors model: a read-only view where its tensors lie as in the layout, else a copy.
 
     Raises ValueError for anything that is not a model of this layout.
@@ -354,13 +359,13 @@ def flat_view(data: bytes, layout: Layout) -> Vector:
 _Places = dict[str, tuple[slice, tuple[int, ...]]]
 
 
-def _read_header(data: bytes) -> tuple[_Places, dict[str, str], Vector]:
+def _read_header(data: bytes | memoryview) -> tuple[_Places, dict[str, str], Vector]:
     """Each tensor's part of the body and its shape, the metadata, and the body as float32; raises ValueError."""
     length = int.from_bytes(data[:8], "little")
     if length > min(MAX_HEADER, len(data) - 8):
         raise ValueError(f"no safetensors: a header of {length} bytes in {len(data)}")
     try:
-        header = json.loads(data[8 : 8 + length])
+        header = json.loads(bytes(data[8 : 8 + length]))
     except (ValueError, RecursionError):
         raise ValueError("safetensors with a damaged header") from None
     metadata = header.pop("__metadata__", {}) if isinstance(header, dict) else None

@@ -14,8 +14,9 @@ Letters: T time, D channels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,9 @@ MAX_CODE = 255
 LARGEST_STEP = np.float32(1e33)  # whatever its code and offset, what is decoded is finite
 LARGEST_SCALE = int(LARGEST_STEP.view(np.uint32)) >> 16  # a larger one is beyond it, negative, infinite or NaN
 STEP_BITS = np.uint16(0xFFF8)  # of a float32's upper half: 4 bits of mantissa, at most 6 % finer than needed
+_UINT8, _UINT16, _INT16 = np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.int16)
+_FLOAT16, _FLOAT32 = np.dtype(np.float16), np.dtype(np.float32)
+ROW_BY_ROW = 2048  # channels from which numpy's own accumulate is the slower way
 CENTRE = np.uint8(13)  # added to differences, so that they use the same byte values as codes do at a bound of 2 %
 
 
@@ -60,35 +64,48 @@ class Quantized:
         steps = fields.get("T")
         if type(steps) is not int or not 0 <= steps <= MAX_STEPS:
             raise ValueError(f"a sequence of {steps!r} steps")
-        codings = _field(fields, "c", np.uint8, 1)
-        if codings.size > MAX_CHANNELS or (codings.size and codings.max() > DIFFERENCE):
+        codings = _field(fields, "c", _UINT8, None)
+        if codings.ndim != 1 or codings.size > MAX_CHANNELS:
             raise ValueError("a damaged list of codings")
-        counts = np.bincount(codings, minlength=4)
-        integers = int(counts[INTEGER] + counts[DIFFERENCE])
+        listed = codings.tobytes()  # counting bytes takes a tenth of what numpy takes to count
+        floats, halves = listed.count(FLOAT32), listed.count(FLOAT16)
+        integers = listed.count(INTEGER) + listed.count(DIFFERENCE)
+        if floats + halves + integers != len(listed):
+            raise ValueError("a damaged list of codings")
         coded = cls(
             steps,
             codings,
-            _field(fields, "s", np.uint16, 1),
-            _field(fields, "o", np.int16, 1),
-            _field(fields, "q", np.uint8, 2),
-            _field(fields, "h", np.float16, 2, missing=(int(counts[FLOAT16]), steps)),
-            _field(fields, "f", np.float32, 2, missing=(int(counts[FLOAT32]), steps)),
+            _field(fields, "s", _UINT16, (integers,)),
+            _field(fields, "o", _INT16, (integers,)),
+            _field(fields, "q", _UINT8, (integers, steps)),
+            _field(fields, "h", _FLOAT16, (halves, steps), optional=True),
+            _field(fields, "f", _FLOAT32, (floats, steps), optional=True),
         )
-        wanted = {
-            "q": (coded.codes, (integers, steps)),
-            "h": (coded.halves, (int(counts[FLOAT16]), steps)),
-            "f": (coded.floats, (int(counts[FLOAT32]), steps)),
-            "s": (coded.scales, (integers,)),
-            "o": (coded.offsets, (integers,)),
-        }
-        for name, (array, shape) in wanted.items():
-            if array.shape != shape:
-                raise ValueError(f"field {name} has shape {array.shape}, expected {shape}")
         if integers and coded.scales.max() > LARGEST_SCALE:  # as halves of floats they stand in the floats' order
             raise ValueError("a step that no encoder makes")
         if not all(np.isfinite(part).all() for part in (coded.halves, coded.floats) if part.size):
             raise ValueError("a sequence that holds NaN or infinity")
         return coded
+
+    @property
+    def channels(self) -> int:
+        """D."""
+        return self.codings.size
+
+    @property
+    def size(self) -> int:
+        """Bytes of its arrays, but for some five a channel."""
+        return self.codes.nbytes + self.halves.nbytes + self.floats.nbytes + 5 * self.channels
+
+    @classmethod
+    def side_by_side(cls, parts: Sequence[Quantized]) -> Quantized:
+        """Matrices of one T as a single one whose channels follow one another: (T, sum D)."""
+        if len(parts) == 1:
+            return parts[0]
+        steps = parts[0].steps_count
+        assert all(part.steps_count == steps for part in parts)
+        names = ("codings", "scales", "offsets", "codes", "halves", "floats")
+        return cls(steps, *(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 def quantize(values: Array, relative_bound: float) -> Quantized:
@@ -142,7 +159,11 @@ def _add_up(differences: Array) -> Array:
     """Codes (T, D) from differences, modulo 256."""
     steps = differences - CENTRE
     steps[:1] = differences[:1]
-    return np.add.accumulate(steps, axis=0, dtype=np.uint8)
+    if steps.shape[1] < ROW_BY_ROW:
+        return np.add.accumulate(steps, axis=0, dtype=np.uint8)
+    for before, row in pairwise(steps):  # the same ten times as fast where rows are long
+        row += before
+    return steps
 
 
 def _restore(scales: Array, offsets: Array, codes: Array) -> npt.NDArray[np.float32]:
@@ -210,11 +231,14 @@ def _assemble(x: Array, codings: Array, scales: Array, offsets: Array, codes: Ar
 
 
 def _field(
-    fields: Mapping[str, Any], name: str, dtype: type, rank: int, missing: tuple[int, ...] | None = None
+    fields: Mapping[str, Any], name: str, dtype: np.dtype[Any], shape: tuple[int, ...] | None, *, optional: bool = False
 ) -> Array:
+    """A field of a stranger; `shape` None takes any, and an `optional` one may be absent where it would be empty."""
     value = fields.get(name)
-    if value is None and missing is not None and 0 in missing:
-        return np.zeros(missing, dtype)
-    if not isinstance(value, np.ndarray) or value.dtype != np.dtype(dtype) or value.ndim != rank:
-        raise ValueError(f"field {name} is no array of {np.dtype(dtype)} with {rank} axes")
+    if value is None and optional and shape is not None and 0 in shape:
+        return np.zeros(shape, dtype)
+    if not isinstance(value, np.ndarray) or value.dtype != dtype:
+        raise ValueError(f"field {name} is no array of {dtype}")
+    if shape is not None and value.shape != shape:
+        raise ValueError(f"field {name} has shape {value.shape}, expected {shape}")
     return value

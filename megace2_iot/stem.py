@@ -49,6 +49,7 @@ class Stem:
         self.table = None if table is None else np.ascontiguousarray(table, np.float32)
         self.mult_compat = mult_compat
         self.width = next(iter(widths.values()))
+        self.dims: dict[Modality, int] = {m: weight.shape[1] for m, weight in self.weights.items()}  # D of each
         self._positions = sinusoids(64, self.width)
 
     @classmethod
@@ -71,21 +72,19 @@ class Stem:
         table = rng.standard_normal((vocabulary, dims["text"])).astype(np.float32) if vocabulary else None
         return cls(weights, table)
 
-    @property
-    def dims(self) -> dict[Modality, int]:
-        """Feature width D of each modality."""
-        return {modality: weight.shape[1] for modality, weight in self.weights.items()}
-
     def embed(self, modality: Modality, values: npt.NDArray[Any]) -> Array:
         """Z[0] (T, d) of features (T, D), or of integer token ids (T,) where the stem has a table.
 
-        Raises ValueError where the values are of another width, or the ids lie outside the table.
+        N sequences of one length may stand side by side: (T, N, d) of (T, N, D). Raises ValueError where the values
+        are of another width, or the ids lie outside the table.
         """
         x = self._vectors(modality, np.asarray(values))
         z = _convolve(x, self.weights[modality])
         positions = self._rows(len(z))
+        if z.ndim == 3:
+            positions = positions[:, None]
         if self.mult_compat:
-            positions = np.where(z[:, :1] == 0.0, np.float32(0.0), positions)
+            positions = np.where(z[..., :1] == 0.0, np.float32(0.0), positions)
         z *= np.float32(math.sqrt(self.width))
         z += positions
         return z
@@ -96,7 +95,7 @@ class Stem:
         if values.ndim == 1 and np.issubdtype(values.dtype, np.integer):
             return self._look_up(modality, values)
         dim = self.weights[modality].shape[1]
-        if values.ndim != 2 or values.shape[1] != dim:
+        if values.ndim not in (2, 3) or values.shape[-1] != dim:
             raise ValueError(f"{modality} features are {values.shape}, the stem takes (T, {dim})")
         return np.asarray(values, np.float32)
 
@@ -134,14 +133,19 @@ class Stem:
 
 
 def _convolve(x: Array, weight: Array) -> Array:
-    """Cross-correlation over time of x (T, D) with weight (k, D, d), zeros beyond both ends: (T, d)."""
+    """Cross-correlation over time of x (T, ..., D) with weight (k, D, d), zeros beyond both ends: (T, ..., d)."""
     kernel, length = len(weight), len(x)
     if kernel == 1:
-        product: Array = x @ weight[0]
-        return product
+        return _product(x, weight[0])
     before = (kernel - 1) // 2
-    padded = np.pad(x, ((before, kernel - 1 - before), (0, 0)))
-    z = np.zeros((length, weight.shape[2]), np.float32)
+    padded = np.pad(x, ((before, kernel - 1 - before), *[(0, 0)] * (x.ndim - 1)))
+    z = np.zeros((*x.shape[:-1], weight.shape[2]), np.float32)
     for j in range(kernel):
-        z += padded[j : j + length] @ weight[j]
+        z += _product(padded[j : j + length], weight[j])
     return z
+
+
+def _product(x: Array, matrix: Array) -> Array:
+    """x (..., D) times (D, d) as one product of two matrices: numpy makes one of each (N, D) otherwise."""
+    product: Array = x.reshape(-1, x.shape[-1]) @ matrix
+    return product.reshape(*x.shape[:-1], matrix.shape[1])

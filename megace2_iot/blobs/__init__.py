@@ -7,6 +7,6 @@ holder answers each request once for all: a chunk that is on its way to everybod
 
 from megace2_iot.blobs.holder import Holder
 from megace2_iot.blobs.puller import BlobGone, HolderSilent, Puller
-from megace2_iot.blobs.store import BlobStore, chunk_tag, digest
+from megace2_iot.blobs.store import Blob, BlobStore, chunk_tag, digest
 
-__all__ = ["BlobGone", "BlobStore", "Holder", "HolderSilent", "Puller", "chunk_tag", "digest"]
+__all__ = ["Blob", "BlobGone", "BlobStore", "Holder", "HolderSilent", "Puller", "chunk_tag", "digest"]

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from megace2_iot.blobs.store import Blob
 from megace2_iot.bus import BULK_WINDOW, Bus, NotPublished
 from megace2_iot.messages import CHUNK_SIZE, BlobChunk, BlobRequest
 
@@ -19,7 +20,7 @@ MAX_ASKERS = 8192  # remembered; one more, and all are forgotten, which costs so
 
 @dataclass(slots=True)
 class _Offer:
-    data: bytes | memoryview
+    data: Blob
     askers: frozenset[str] | None  # None: everybody who may write to us
     sent_at: dict[int, float] = field(default_factory=dict)
     asked_by: dict[int, set[str]] = field(default_factory=dict)  # since the chunk was queued last
@@ -60,7 +61,7 @@ class Holder:
         self._queue: asyncio.Queue[tuple[str, str, int]] = asyncio.Queue(QUEUED)
         self._queued: set[tuple[str, str, int]] = set()
 
-    def offer(self, sha256: str, data: bytes | memoryview, askers: Iterable[str] | None = None) -> None:
+    def offer(self, sha256: str, data: Blob, askers: Iterable[str] | None = None) -> None:
         self._offers.setdefault(sha256, _Offer(data, None if askers is None else frozenset(askers)))
 
     def withdraw(self, sha256: str) -> None:

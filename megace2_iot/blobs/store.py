@@ -10,9 +10,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+Blob = bytes | memoryview
 
-def digest(data: bytes | memoryview) -> str:
-    return hashlib.sha256(data).hexdigest()
+
+def digest(*parts: Blob) -> str:
+    """sha256 in hex, of parts as if they were one."""
+    whole = hashlib.sha256()
+    for part in parts:
+        whole.update(part)
+    return whole.hexdigest()
 
 
 def chunk_tag(sha256: str) -> str:
@@ -47,15 +53,12 @@ class BlobStore:
     def has(self, sha256: str) -> bool:
         return self.path(sha256).exists()
 
-    def read(self, sha256: str) -> bytes:
-        return self.path(sha256).read_bytes()
-
     def view(self, sha256: str) -> memoryview:
         """The blob as a map of its file: no copy, and good for as long as it is held, whoever deletes the file."""
         with self.path(sha256).open("rb") as file:
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
-    def put(self, data: bytes) -> str:
+    def put(self, data: Blob) -> str:
         """Store `data` by rename; returns its sha256."""
         name = digest(data)
         if not self.has(name):

@@ -48,7 +48,7 @@ def score(run: Run, tell: Tell) -> Scores | None:
         family = store.family()
         if family is None:
             return None
-        tensors, metadata = decode_tensors(store.blobs.read(family.stem))
+        tensors, metadata = decode_tensors(store.blobs.view(family.stem))
         stem = Stem.from_tensors(tensors, {"mult_compat": metadata.get("mult_compat") == "true"})
         model = CrossModalTransformer.seeded(ModelConfig.from_json(family.config), 0).eval()
         by_version, skipped = _releases(store, family.family, model, _held_out(run, stem), tell)

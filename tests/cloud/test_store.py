@@ -38,7 +38,7 @@ def accepted(store: Store, number: int, *, edge: str = "e1", base: int = 1) -> i
     """Receive and accept update `number`; returns the version it made."""
     row, body = update(number, edge=edge, base=base)
     store.receive(row, body)
-    return store.accept(row.id, model(number), 0).version
+    return store.accept(row.id, [model(number)], 0).version
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_an_empty_store_has_no_family(tmp_path: Path) -> None:
     with Store.open(tmp_path) as store:
         row = store.family()
         assert row is not None
-        assert (row.family, row.config, store.blobs.read(row.stem), row.layout) == ("f", "{}", b"stem", '{"a.x": [1]}')
+        assert (row.family, row.config, store.blobs.view(row.stem), row.layout) == ("f", "{}", b"stem", '{"a.x": [1]}')
         assert store.release("f", 1) == model(1)
 
 
@@ -118,10 +118,10 @@ def test_an_update_is_accepted_once(store: Store) -> None:
     """An update that is offered or folded twice makes one release."""
     row, body = update(1)
     store.receive(row, body)
-    release = store.accept(row.id, model(1), 5)
+    release = store.accept(row.id, [model(1)], 5)
     store.receive(row, body)
     store.refuse(row.id, "too late")
-    assert store.accept(row.id, model(9), 6) == release
+    assert store.accept(row.id, [model(9)], 6) == release
     assert store.verdict_of(row.id) == VerdictRow("accepted", "", 2)
     assert (store.latest("f"), store.pending()) == (release, [])
 
@@ -133,9 +133,9 @@ def test_a_refused_update_stays_refused(store: Store) -> None:
     store.refuse(row.id, "not finite")
     assert store.verdict_of(row.id) == VerdictRow("refused", "not finite", None)
     with pytest.raises(StoreError, match="was refused"):
-        store.accept(row.id, model(1), 0)
+        store.accept(row.id, [model(1)], 0)
     with pytest.raises(StoreError, match="never received"):
-        store.accept("unknown", model(1), 0)
+        store.accept("unknown", [model(1)], 0)
     assert store.latest("f").version == 1
 
 
@@ -176,7 +176,7 @@ def test_prune_spares_a_blob_with_two_names(store: Store) -> None:
     for number in range(1, 4):
         row, body = update(number, base=number)
         store.receive(row, body)
-        store.accept(row.id, model(0), 0)
+        store.accept(row.id, [model(0)], 0)
     store.prune("f", 1)
     assert store.release("f", 4) == model(0)
     assert store.release("f", 1) is None
@@ -252,13 +252,13 @@ from pathlib import Path
 import numpy as np
 from cloud_aggregator.store import Store, UpdateRow
 from megace2_iot.blobs import digest
-from megace2_iot.parameters import decode_tensors, encode_tensors
+from megace2_iot.parameters import decode_tensors, encode_tensors, tensor_parts
 
 def fold(store, row):
     newest = store.latest("f")
     tensors, _ = decode_tensors(store.release("f", newest.version))
     assert store.update_body(row.sha256)
-    release = store.accept(row.id, encode_tensors({"a.x": tensors["a.x"] + 1}, {}), time.time())
+    release = store.accept(row.id, tensor_parts({"a.x": tensors["a.x"] + 1}, {}), time.time())
     print(row.id, release.version, flush=True)
     store.prune("f", 3)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 
 import pytest
 from link import ShapedLink
@@ -136,3 +137,43 @@ async def test_a_duplicate_id_is_told(run_broker, caplog: pytest.LogCaptureFixtu
                 while "is another node called 'same' connected?" not in caplog.text:
                     await asyncio.sleep(0.05)
     assert "same" in caplog.text
+
+
+async def test_a_patient_reader_makes_the_broker_wait(run_broker):
+    """A flood at QoS 1 beyond a slow reader's inbox is neither dropped nor reordered."""
+    async with run_broker() as broker, connect(settings(broker), "a") as a, connect(settings(broker), "b") as b:
+        inbox = await b.subscribe("x", limit=8, patient=True)
+        await b.wait_connected(5)
+        flood = [asyncio.create_task(a.publish("x", b"%d" % number)) for number in range(300)]
+        seen = []
+        async with asyncio.timeout(20):
+            while len(seen) < 300:
+                seen.append(int((await anext(inbox)).payload))
+                if len(seen) % 20 == 0:
+                    await asyncio.sleep(0.01)
+        await asyncio.gather(*flood)
+        assert seen == list(range(300))
+        assert inbox.dropped == 0
+
+
+async def test_a_pause_ends_by_itself(run_embedded, monkeypatch: pytest.MonkeyPatch):
+    """Whoever stops reading an inbox for ever must not take the connection down with it."""
+    monkeypatch.setattr("megace2_iot.mqtt.LONGEST_PAUSE", 0.2)
+    async with run_embedded() as broker, connect(settings(broker), "a") as a, connect(settings(broker), "b") as b:
+        await b.subscribe("x", qos=0, limit=4, patient=True)
+        other = await b.subscribe("y")
+        await b.wait_connected(5)
+        for _ in range(20):
+            await a.publish("x", b"", qos=0)
+        await a.publish("y", b"heard")
+        async with asyncio.timeout(5):
+            assert (await anext(other)).payload == b"heard"
+        assert b.telemetry.counters["bus_dropped"] > 0
+
+
+async def test_small_packets_leave_at_once(run_embedded):
+    """Without TCP_NODELAY each exchange waits 40 ms for a delayed acknowledgement."""
+    async with run_embedded() as broker, connect(settings(broker), "a") as a:
+        await a.wait_connected(5)
+        assert a._connection is not None
+        assert a._connection._client._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

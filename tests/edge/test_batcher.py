@@ -113,3 +113,25 @@ def test_length_classes_are_close(steps: int) -> None:
 def test_length_classes(steps: int, padded: int) -> None:
     """The classes are powers of two and their three quarters."""
     assert length_bucket(steps) == padded
+
+
+def test_bytes_are_bounded_too() -> None:
+    """A few huge windows must not take the memory of many small ones."""
+    batcher: Batcher[str] = Batcher(max_batch_size=4, max_queue_delay=0.0, capacity=100, capacity_bytes=100)
+    assert batcher.has_room
+    assert batcher.add("a", "x", 0.0, 60)
+    assert batcher.has_room
+    assert batcher.add("b", "x", 0.0, 40)
+    assert not batcher.has_room
+    assert not batcher.add("c", "x", 0.0, 1)
+    assert batcher.take(0.0) == ["a", "b"]
+    assert batcher.has_room
+    assert batcher.add("c", "x", 0.0, 100)
+
+
+def test_a_batcher_of_one_has_room_while_it_is_empty() -> None:
+    """The smallest one that can be set must still take something."""
+    batcher: Batcher[str] = Batcher(max_batch_size=1, max_queue_delay=0.0, capacity=1)
+    assert batcher.has_room
+    batcher.add("a", "x", 0.0)
+    assert not batcher.has_room

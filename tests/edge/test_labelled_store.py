@@ -24,7 +24,7 @@ def store(tmp_path: Path) -> Iterator[LabelledStore]:
 
 
 def add(store: LabelledStore, seq: int, score: float = 1.0, group: str = "", stem: str = "s") -> None:
-    store.remember("cam", 1, seq, stem, Z, group, saw=False)
+    store.remember("cam", 1, seq, stem, lambda: Z, 24, group, saw=False)
     assert store.label("cam", 1, seq, score)
 
 
@@ -67,7 +67,7 @@ def test_only_the_newest_windows_wait_for_a_label(store: LabelledStore, monkeypa
     """Memory for late labels is bounded too."""
     monkeypatch.setattr(module, "REMEMBERED", 3)
     for seq in range(5):
-        store.remember("cam", 1, seq, "s", Z, "", saw=False)
+        store.remember("cam", 1, seq, "s", lambda: Z, 24, "", saw=False)
     assert [store.label("cam", 1, seq, 0.0) for seq in range(5)] == [False, False, True, True, True]
 
 
