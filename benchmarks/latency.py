@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.model import STEM, embedded, loaded
+from benchmarks.model import STEM, best_of, embedded, loaded
 from benchmarks.rows import Row
 from benchmarks.windows import packet, process
 from broker.mosquitto import MosquittoSettings, private_mosquitto
@@ -31,9 +31,14 @@ PHASES = ("generation", "transmission", "queue", "inference", "result")
 def measure() -> list[Row]:
     predictor, stem = loaded("mult")
     sample = embedded(stem, 1)
-    alone = _at_pace(lambda: predictor.run(STEM, sample))
+    alone = best_of(30, lambda: predictor.run(STEM, sample))
     target = 1000 * (alone + InferenceSettings().max_queue_delay) + 5
-    rows = [Row("model at batch 1, median at the same pace", 1000 * alone, "ms")]
+    rows = [
+        Row("model at batch 1, in a hot loop: the bar stands on it", 1000 * alone, "ms"),
+        Row(
+            "model at batch 1, median at the devices' pace", 1000 * _at_pace(lambda: predictor.run(STEM, sample)), "ms"
+        ),
+    ]
     for broker in ("embedded", "mosquitto"):
         figures = asyncio.run(_run(broker))
         times = figures.histograms["end_to_end"]

@@ -86,7 +86,10 @@ MEANING = {  # setting: unit, meaning
     "edge.health_interval": ("s", "between two health messages"),
     "edge.metrics_port": ("", "Prometheus figures, on loopback; 0 is none"),
     "edge.inference.max_batch_size": ("windows", "a batch goes when it has so many"),
-    "edge.inference.max_queue_delay": ("s", "or when its oldest window has waited so long"),
+    "edge.inference.max_queue_delay": (
+        "s",
+        "or when its oldest window has waited so long; it does not wait where no other is expected by then",
+    ),
     "edge.inference.max_queued": ("windows", "that wait for the model; the broker waits from three quarters of it on"),
     "edge.inference.max_queued_bytes": ("bytes", "of them, likewise"),
     "edge.inference.remembered_answers": ("answers", "of each device that are repeated without inference"),

@@ -8,6 +8,7 @@ from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+LONGEST_GAP, SMOOTHING = 1.0, 0.1  # s; weight of the newest gap
 
 
 class Batcher(Generic[T]):
@@ -45,9 +46,11 @@ class Batcher(Generic[T]):
         self._buckets.setdefault(bucket, deque()).append((now + self._max_queue_delay, self._arrivals, size, item))
         return True
 
-    def take(self, now: float) -> list[T]:
-        """The batch whose oldest item came first among those that are ready; empty when none is."""
-        ready = [(queue[0][:2], bucket) for bucket, queue in self._buckets.items() if self._is_ready(queue, now)]
+    def take(self, now: float, *, early: bool = False) -> list[T]:
+        """The batch whose oldest item came first among those that are ready (`early`: all); empty when none is."""
+        ready = [
+            (queue[0][:2], bucket) for bucket, queue in self._buckets.items() if early or self._is_ready(queue, now)
+        ]
         if not ready:
             return []
         _, chosen = min(ready, key=lambda entry: entry[0])
@@ -67,6 +70,20 @@ class Batcher(Generic[T]):
         if any(len(queue) >= self._max_batch_size for queue in self._buckets.values()):
             return float("-inf")
         return min((queue[0][0] for queue in self._buckets.values()), default=None)
+
+
+class Pace:
+    """How far apart items arrive of late, to tell whether waiting for company is worth while."""
+
+    def __init__(self) -> None:
+        self.gap = LONGEST_GAP  # s, smoothed
+        self._last = float("-inf")
+
+    def note(self, now: float) -> None:
+        """An item arrived."""
+        newest = min(now - self._last, LONGEST_GAP)
+        self.gap += SMOOTHING * (newest - self.gap)
+        self._last = now
 
 
 def length_bucket(steps: int) -> int:

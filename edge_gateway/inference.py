@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from edge_gateway.batcher import Batcher, length_bucket
+from edge_gateway.batcher import Batcher, Pace, length_bucket
 from edge_gateway.coded import CodedWindow, embed
 from edge_gateway.devices import DeviceRecord, Devices
 from edge_gateway.labels import LabelledStore
@@ -44,7 +44,7 @@ class InferenceSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     max_batch_size: int = Field(32, ge=1, le=1024)
-    max_queue_delay: float = Field(0.005, ge=0, le=10)  # s a window waits for company
+    max_queue_delay: float = Field(0.005, ge=0, le=10)  # s a window waits for company, where any is expected by then
     max_queued: int = Field(512, ge=1)  # windows
     max_queued_bytes: int = Field(64 << 20, ge=1 << 20)  # of them
     remembered_answers: int = Field(64, ge=0)  # of each device
@@ -97,6 +97,7 @@ class Inference:
             capacity=settings.max_queued,
             capacity_bytes=settings.max_queued_bytes,
         )
+        self._pace = Pace()
         self._arrived, self._room = asyncio.Event(), asyncio.Event()
         self._answers: asyncio.Queue[tuple[str, str, bytes]] = asyncio.Queue(4 * settings.max_queued)
         self._stems: dict[str, Stem] = {}
@@ -189,6 +190,7 @@ class Inference:
             self._telemetry.count("windows_dropped")
             record.dedup.forget(packet.epoch, window.seq)
             return
+        self._pace.note(queued)
         record.windows += 1
         self._telemetry.count("windows_received")
         self._remember(packet, window, waiting)
@@ -250,7 +252,8 @@ class Inference:
         while True:
             self._arrived.clear()
             now = time.monotonic()
-            if batch := self._batcher.take(now):
+            alone = self._pace.gap > self._settings.max_queue_delay  # nobody is expected in that time: do not wait
+            if batch := self._batcher.take(now, early=alone):
                 self._room.set()
                 return batch
             deadline = self._batcher.next_deadline()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_gateway.batcher import Batcher, length_bucket
+from edge_gateway.batcher import LONGEST_GAP, Batcher, Pace, length_bucket
 
 
 def test_a_full_bucket_goes_at_once() -> None:
@@ -135,3 +135,25 @@ def test_a_batcher_of_one_has_room_while_it_is_empty() -> None:
     assert batcher.has_room
     batcher.add("a", "x", 0.0)
     assert not batcher.has_room
+
+
+def test_an_idle_model_may_take_what_is_there() -> None:
+    """`early` does not wait for the delay, and still takes the oldest bucket."""
+    batcher: Batcher[str] = Batcher(max_batch_size=8, max_queue_delay=1.0, capacity=9)
+    batcher.add("a", "x", 0.0)
+    batcher.add("b", "y", 0.1)
+    assert batcher.take(0.2) == []
+    assert [batcher.take(0.2, early=True), batcher.take(0.2, early=True)] == [["a"], ["b"]]
+    assert batcher.take(0.2, early=True) == []
+
+
+def test_the_pace_follows_arrivals() -> None:
+    """Long gaps at first and after a pause, short ones once items come quickly."""
+    pace = Pace()
+    pace.note(0.0)
+    assert pace.gap == LONGEST_GAP
+    for number in range(100):
+        pace.note(0.002 * number)
+    assert 0.002 <= pace.gap < 0.003
+    pace.note(1000.0)
+    assert pace.gap > 0.09
