@@ -22,10 +22,10 @@ from broker.settings import EmbeddedSettings
 from megace2_iot.blobs import Holder, chunk_tag, digest
 from megace2_iot.bus import BrokerSettings, Bus, connect
 from megace2_iot.messages import BlobRequest, DeviceConfig, FeaturePacket, Prediction
-from megace2_iot.parameters import encode_tensors
 from megace2_iot.recording import Recorder
 from megace2_iot.service import CHILD, READY_FD
 from megace2_iot.stem import Stem
+from megace2_iot.tensors import encode_tensors
 
 WINDOWS, RATE = 40, 20.0
 NOT_WANTED = ("torch", "typer", "rich", "cryptography", "safetensors", "prometheus_client", "matplotlib")

@@ -133,7 +133,7 @@ async def _intake(port: int, packets: Path, folder: Path, stem: Stem, *, publish
                 subscription = await bus.subscribe(TOPICS.devices_of(EDGE, "packet"), limit=512, patient=True)
                 await bus.wait_connected(5)
                 async with tasks(
-                    inference.intake(timed(subscription)), inference.run_model(), inference.send_answers()
+                    inference.intake(timed(subscription)), inference.run_model(), inference.replies.send()
                 ):
                     begin(process)
                     while out.telemetry.counters["answers_answered"] < PACKETS:

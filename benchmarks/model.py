@@ -14,8 +14,8 @@ from megace2_iot.examples import Embedded
 from megace2_iot.model.fusion import CrossModalTransformer, preset
 from megace2_iot.model.state import base_tensors, stem_of
 from megace2_iot.model.training import Example, TrainingSettings, fit
-from megace2_iot.parameters import encode_tensors
 from megace2_iot.stem import Stem
+from megace2_iot.tensors import encode_tensors
 
 STEM = "a" * 64
 

@@ -74,7 +74,7 @@ async def _play(learning: Learning, edge: str, gateway: Gateway) -> None:
 
 def _closed(learning: Learning, edge: str) -> Closed:
     assert learning.pointer is not None
-    layout: Any = getattr(learning, "_layout")  # noqa: B009
+    layout: Any = learning._adoption.layout
     rng = np.random.default_rng(len(edge) + ord(edge[-1]))
     delta = (rng.standard_normal(layout.size, np.float32) * 1e-3).astype(np.float32)
     return Closed(1, learning.pointer.version, delta, dict.fromkeys(layout.groups, 100), (edge,), 1.0)

@@ -90,7 +90,7 @@ async def _saturate(timed: Timed, stem: Stem, thread: ThreadPoolExecutor) -> tup
             with serving(bus, timed, (STEM, stem), folder, thread) as inference:
                 subscription = await bus.subscribe(TOPICS.devices_of(EDGE, "packet"), limit=512, patient=True)
                 await bus.wait_connected(5)
-                async with tasks(inference.intake(subscription), inference.run_model(), inference.send_answers()):
+                async with tasks(inference.intake(subscription), inference.run_model(), inference.replies.send()):
                     begin(process)
                     await asyncio.sleep(WARM_UP)
                     before = timed.figures()

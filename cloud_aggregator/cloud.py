@@ -8,7 +8,6 @@ release and the scores come from the trainer, a child process.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections import deque
@@ -21,25 +20,26 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from cloud_aggregator.aggregator import Arrival, Folded, State, expire, fold, live, resumed, start
+from cloud_aggregator.scores import Scores
 from cloud_aggregator.store import Release, Store, UpdateRow
+from cloud_aggregator.updates import QUEUED_OFFERS, Updates
 from megace2_iot import __version__, messages
-from megace2_iot.blobs import Blob, BlobGone, Holder, HolderSilent, Puller, chunk_tag, digest
-from megace2_iot.bus import BrokerSettings, Bus, Delivery, NotPublished, Presence, connect
+from megace2_iot.blobs import Blob, BlobGone, Holder, Puller, chunk_tag, digest
+from megace2_iot.bus import BrokerSettings, Bus, Delivery, Presence, connect
 from megace2_iot.codec import DecodeError
+from megace2_iot.deltas import decode_delta
 from megace2_iot.features import Modality
-from megace2_iot.messages import BlobRequest, Health, ModelPointer, UpdateOffer, Verdict
-from megace2_iot.parameters import Layout, ModelUpdate, decode_delta, decode_tensors, flat_view, tensor_parts
+from megace2_iot.messages import BlobRequest, Health, ModelPointer, UpdateOffer
+from megace2_iot.parameters import Layout, ModelUpdate
 from megace2_iot.problems import Problem
 from megace2_iot.service import tell_health
 from megace2_iot.telemetry import Telemetry, prometheus
+from megace2_iot.tensors import decode_tensors, flat_view, tensor_parts
 from megace2_iot.topics import CLOUD, Topics
 from megace2_iot.workers import Worker, WorkerError, worker
 
 _log = logging.getLogger("megace2.cloud")
 ANNOUNCE_WITHIN = 1.0  # s for which a release may wait for others that are about to follow
-QUEUED_OFFERS = 256  # of all edges; one more is dropped and offered again
-PULLS = 16  # large updates on their way at once; one more is dropped and offered again
-PULL_PATIENCE = 15.0  # s without a chunk after which an edge is taken for gone
 
 
 class CloudModel(BaseModel):
@@ -108,10 +108,8 @@ class Cloud:
         self.settings, self.topics, self.bus, self.store, self.trainer = settings, topics, bus, store, trainer
         self.telemetry = bus.telemetry
         self.holder = Holder(bus, lambda asker, sha: topics.cloud_all("chunk", chunk_tag(sha)), merge=True)
-        self.puller = Puller(bus, store.blobs)
-        self._offers: asyncio.Queue[tuple[str, UpdateOffer]] = asyncio.Queue(QUEUED_OFFERS)
-        self._pulling: set[str] = set()  # updates on their way, by id
-        self._unscored: asyncio.Queue[Release] = asyncio.Queue(64)
+        self._updates = Updates(bus, topics, store, Puller(bus, store.blobs))
+        self._scores = Scores(trainer, store, self.telemetry, settings.data)
         self._newest = 0
         self._unannounced: Release | None = None
         self._unannounced_since = 0.0  # monotonic s
@@ -120,8 +118,7 @@ class Cloud:
     # -- the family and the state of aggregation --------------------------------------
     async def prepare(self) -> None:
         """Open the family of the store, or make release 1; then fold in what a crash left unfolded."""
-        if self.settings.data:
-            await self._load_data()  # a wrong file is told before anything is made
+        await self._scores.load()  # a wrong file is told before anything is made
         if self.store.family() is None or self.settings.model.checkpoint:
             await self._first_release()
         row = self.store.family()
@@ -176,40 +173,17 @@ class Cloud:
         updates = await self.bus.subscribe(self.topics.updates(), limit=QUEUED_OFFERS)
         requests = await self.bus.subscribe(self.topics.edges_up("blob_request"), limit=1024)
         newest = self.store.latest(self.family.name)
-        self._to_score(newest)
+        self._scores.add(newest)
         await self._publish(newest)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._hear_updates(updates, tasks), name="cloud:updates")
+            tasks.create_task(self._updates.hear(updates, self.family.name, tasks), name="cloud:updates")
             tasks.create_task(self._hear_requests(requests), name="cloud:requests")
             tasks.create_task(self._fold_offers(), name="cloud:fold")
-            tasks.create_task(self._score(), name="cloud:score")
+            tasks.create_task(self._scores.run(self.family.config, self.family.stem_blob), name="cloud:score")
             tasks.create_task(self._tell_health(), name="cloud:health")
             tasks.create_task(self.holder.run(), name="cloud:holder")
             if ready:
                 ready()
-
-    async def _hear_updates(self, messages: AsyncIterator[Delivery], tasks: asyncio.TaskGroup) -> None:
-        async for delivery in messages:
-            edge = self.topics.parse(delivery.topic).node
-            try:
-                offer = UpdateOffer.decode(delivery.payload)
-            except DecodeError as error:
-                self.telemetry.count("messages_rejected")
-                _log.warning("%s: %s", delivery.topic, error)
-                continue
-            known = self.store.verdict_of(offer.id)
-            if known is not None and known.verdict != "received":
-                self.telemetry.count("offers_repeated")
-                await self._answer(edge, offer.id, known.verdict == "accepted", known.reason, known.version)
-            elif offer.id in self._pulling:
-                self.telemetry.count("offers_repeated")
-            elif self._offers.full() or (offer.inline is None and len(self._pulling) >= PULLS):
-                self.telemetry.count("offers_dropped")
-            elif offer.inline is None:
-                self._pulling.add(offer.id)
-                tasks.create_task(self._fetch(edge, offer), name=f"cloud:pull:{edge}")
-            else:
-                self._offers.put_nowait((edge, offer))
 
     async def _hear_requests(self, messages: AsyncIterator[Delivery]) -> None:
         async for delivery in messages:
@@ -223,9 +197,9 @@ class Cloud:
     async def _fold_offers(self) -> None:
         """Take offers in turn; announce the release of the last one that is here, so that edges pull no older one."""
         while True:
-            await self._take(*await self._offers.get())
+            await self._take(*await self._updates.next())
             overdue = time.monotonic() - self._unannounced_since > ANNOUNCE_WITHIN
-            if self._unannounced is not None and (overdue or self._offers.empty()):
+            if self._unannounced is not None and (overdue or not self._updates.waiting):
                 await self._publish(self._unannounced)
 
     async def _take(self, edge: str, offer: UpdateOffer) -> None:
@@ -234,44 +208,14 @@ class Cloud:
         if known is not None and known.verdict != "received":
             return  # the same offer twice in the queue; the first one was answered
         try:
-            body = await self._body(edge, offer)
+            body = await self._updates.body(edge, offer, self.family.name)
         except (BlobGone, DecodeError) as error:
             self.telemetry.count("updates_refused")
-            await self._answer(edge, offer.id, False, str(error), None)
+            await self._updates.answer(edge, offer.id, False, str(error), None)
             return
         row = UpdateRow.of(edge, offer, time.time())
         await asyncio.to_thread(self.store.receive, row, body)
         await self._fold(row, body)
-
-    async def _fetch(self, edge: str, offer: UpdateOffer) -> None:
-        """Pull a large update beside all others: a slow edge, or one that vanished, is not waited for by anybody."""
-        try:
-            await self._body(edge, offer)
-        except HolderSilent as error:
-            self.telemetry.count("pulls_given_up")  # it offers again when it is back
-            _log.info("update of %s: %s", edge, error)
-            return
-        except (BlobGone, DecodeError):
-            pass  # refused when its turn comes
-        finally:
-            self._pulling.discard(offer.id)
-        await self._offers.put((edge, offer))
-
-    async def _body(self, edge: str, offer: UpdateOffer) -> Blob:
-        if offer.family != self.family.name:
-            raise DecodeError(f"this cloud aggregates family {self.family.name}, the update is of {offer.family}")
-        body: Blob | None = offer.inline
-        if body is None:
-            body = await self.puller.pull(
-                offer.sha256,
-                offer.size,
-                request_topic=self.topics.edge_down(edge, "blob_request"),
-                chunk_filter=self.topics.edge_up(edge, "chunk"),
-                patience=PULL_PATIENCE,
-            )
-        elif digest(body) != offer.sha256:
-            raise DecodeError("the update does not have the hash that its offer says")
-        return body
 
     async def _fold(self, row: UpdateRow, body: Blob) -> None:
         began = time.monotonic()
@@ -280,7 +224,7 @@ class Cloud:
             self.store.refuse(row.id, outcome)
             self.telemetry.count("updates_refused")
             _log.info("update of %s refused: %s", row.edge, outcome)
-            await self._answer(row.edge, row.id, False, outcome, None)
+            await self._updates.answer(row.edge, row.id, False, outcome, None)
             return
         self.telemetry.time("fold", time.monotonic() - began)
         self.telemetry.count("updates_folded")
@@ -288,8 +232,8 @@ class Cloud:
         if self._unannounced is None:
             self._unannounced_since = time.monotonic()
         self._unannounced = outcome
-        self._to_score(outcome)
-        await self._answer(row.edge, row.id, True, "", outcome.version)
+        self._scores.add(outcome)
+        await self._updates.answer(row.edge, row.id, True, "", outcome.version)
         self.store.prune(self.family.name, self.settings.keep_releases)
 
     def _fold_in_thread(self, row: UpdateRow, body: Blob) -> Release | str:
@@ -306,11 +250,6 @@ class Cloud:
         release = self.store.accept(row.id, blob, time.time())
         self._state = state
         return release
-
-    async def _answer(self, edge: str, update: str, accepted: bool, reason: str, version: int | None) -> None:
-        verdict = Verdict(id=update, accepted=accepted, reason=reason[:2000], version=version)
-        with contextlib.suppress(NotPublished):  # the sender offers again, or reads the pointer
-            await self.bus.publish(self.topics.edge_down(edge, "verdict"), verdict.encode())
 
     # -- releases ---------------------------------------------------------------------
     async def _publish(self, release: Release) -> None:
@@ -336,37 +275,6 @@ class Cloud:
         self._held.append(release.sha256)
         self.holder.keep_only([*self._held, family.stem])
         self._unannounced = None
-
-    # -- scores -----------------------------------------------------------------------
-    async def _load_data(self) -> None:
-        try:
-            found = await self.trainer.call("data", path=self.settings.data)
-        except WorkerError as error:
-            raise Problem(f"[cloud] data: {error}") from None
-        _log.info("releases are scored on %d held-out samples", found["samples"])
-
-    def _to_score(self, release: Release) -> None:
-        if self.settings.data and not self._unscored.full():
-            self._unscored.put_nowait(release)
-
-    async def _score(self) -> None:
-        while True:
-            release = await self._unscored.get()
-            blob = self.store.release(release.family, release.version)
-            if blob is None:
-                continue
-            try:
-                if not self.trainer.alive:  # it crashed; a new one knows no samples yet
-                    await self.trainer.restart()
-                    await self._load_data()
-                scores = await self.trainer.call(
-                    "score", config=self.family.config, base=blob, stem=self.family.stem_blob
-                )
-            except WorkerError as error:
-                _log.error("%s", error)
-                continue
-            self.store.note_scores(release.family, release.version, scores)
-            self.telemetry.gauge("release_accuracy", float(scores["acc2"]))
 
     # -- health -----------------------------------------------------------------------
     async def _tell_health(self) -> None:

@@ -33,7 +33,8 @@ from cloud_aggregator.ledger import (
     update_of,
 )
 from megace2_iot.blobs import Blob, BlobStore, digest
-from megace2_iot.parameters import Layout, decode_tensors
+from megace2_iot.parameters import Layout
+from megace2_iot.tensors import decode_tensors
 
 __all__ = ["FamilyRow", "Release", "Store", "StoreError", "UpdateRow", "VerdictRow"]
 

@@ -13,9 +13,9 @@ from megace2_iot.model.evaluation import evaluate
 from megace2_iot.model.fusion import CrossModalTransformer, ModelConfig, preset
 from megace2_iot.model.state import base_tensors, load_base, load_checkpoint, stem_of
 from megace2_iot.model.training import Example
-from megace2_iot.parameters import decode_tensors, encode_tensors
 from megace2_iot.problems import Problem
 from megace2_iot.stem import Stem
+from megace2_iot.tensors import decode_tensors, encode_tensors
 from megace2_iot.workers import serve
 
 

@@ -32,11 +32,11 @@ from megace2_iot.messages import (
     State,
     Verdict,
 )
-from megace2_iot.parameters import decode_tensors
 from megace2_iot.problems import Problem
 from megace2_iot.service import clock_id, hardware, tell_health
 from megace2_iot.stem import Stem
 from megace2_iot.telemetry import Telemetry
+from megace2_iot.tensors import decode_tensors
 from megace2_iot.topics import Topics
 
 _log = logging.getLogger("megace2.device")

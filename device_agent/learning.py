@@ -15,10 +15,10 @@ import numpy as np
 from device_agent.windows import Window, embed
 from megace2_iot.blobs import Blob, BlobGone, Holder, Puller, chunk_tag
 from megace2_iot.bus import Bus, NotPublished
+from megace2_iot.deltas import encode_delta
 from megace2_iot.examples import pack
 from megace2_iot.messages import ModelPointer, RoundStart, Verdict
 from megace2_iot.offers import Offers, make_offer
-from megace2_iot.parameters import encode_delta
 from megace2_iot.stem import Stem
 from megace2_iot.topics import Topics
 from megace2_iot.workers import Worker, WorkerError, worker

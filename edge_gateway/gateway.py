@@ -167,7 +167,7 @@ class Gateway:
                 tasks.create_task(self._hear(subscription), name=f"{edge}:hear-{number}")
             tasks.create_task(self.inference.intake(packets), name=f"{edge}:intake")
             tasks.create_task(self.inference.run_model(), name=f"{edge}:model")
-            tasks.create_task(self.inference.send_answers(), name=f"{edge}:answers")
+            tasks.create_task(self.inference.replies.send(), name=f"{edge}:answers")
             tasks.create_task(self.learning.run(), name=f"{edge}:learning")
             tasks.create_task(self.learning.offers.run(), name=f"{edge}:offers")
             tasks.create_task(self._configure_all(), name=f"{edge}:scheduling")

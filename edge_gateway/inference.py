@@ -23,7 +23,8 @@ from edge_gateway.batcher import Batcher, Pace, length_bucket
 from edge_gateway.coded import CodedWindow, embed
 from edge_gateway.devices import DeviceRecord, Devices
 from edge_gateway.labels import LabelledStore
-from megace2_iot.bus import Bus, Delivery, NotPublished
+from edge_gateway.replies import Replies
+from megace2_iot.bus import Bus, Delivery
 from megace2_iot.codec import DecodeError
 from megace2_iot.examples import Embedded
 from megace2_iot.features import MODALITIES
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from edge_gateway.predictor import Answers, Predictor
 
 _log = logging.getLogger("megace2.inference")
-SENDERS = 32  # predictions on their way at once
 
 
 class InferenceSettings(BaseModel):
@@ -86,7 +86,7 @@ class Inference:
         settings: InferenceSettings,
         quarantine: Callable[[str, bytes, str], None] | None = None,
     ) -> None:
-        self._bus, self._topics, self._edge = bus, topics, edge
+        self._topics = topics
         self._devices, self._labels = devices, labels
         self._predictor, self._thread, self._settings = predictor, thread, settings
         self._quarantine = quarantine
@@ -99,7 +99,7 @@ class Inference:
         )
         self._pace = Pace()
         self._arrived, self._room = asyncio.Event(), asyncio.Event()
-        self._answers: asyncio.Queue[tuple[str, str, bytes]] = asyncio.Queue(4 * settings.max_queued)
+        self.replies = Replies(bus, topics, edge, 4 * settings.max_queued)
         self._stems: dict[str, Stem] = {}
         self._newest: tuple[str, int] | None = None
         self.busy_seconds = 0.0  # of the model thread
@@ -155,7 +155,7 @@ class Inference:
         _log.warning("packet of %s rejected: %s", device, reason)
         record = self._devices.get(device)
         if record is not None:
-            self._put(
+            self.replies.put(
                 record.id, "refused", Refusal(about="packet", reason=reason).encode(), Refusal.kind
             )  # which windows it held is not known
 
@@ -169,7 +169,7 @@ class Inference:
         if verdict.kind == "answered":
             self._telemetry.count("duplicates")
             assert verdict.answer is not None
-            self._put(record.id, "repeated", verdict.answer)
+            self.replies.put(record.id, "repeated", verdict.answer)
             return
         if verdict.kind == "stale_epoch":
             self._refuse(record, packet.epoch, window.seq, "this epoch ended: the outbox was made anew since")
@@ -212,7 +212,7 @@ class Inference:
         name, size = self._newest
         self._telemetry.count("stem_gone")
         gone = Prediction(epoch=packet.epoch, seq=window.seq, status="stem_gone", stem=name, stem_size=size)
-        self._put(record.id, gone.status, gone.encode())
+        self.replies.put(record.id, gone.status, gone.encode())
         return False
 
     def _remember(self, packet: FeaturePacket, window: PacketWindow, waiting: Waiting) -> None:
@@ -290,7 +290,7 @@ class Inference:
             payload = prediction.encode()
             waiting.device.dedup.answer(waiting.epoch, waiting.seq, payload)
             self._telemetry.time("queue", began - waiting.queued)
-            self._put(waiting.device.id, prediction.status, payload)
+            self.replies.put(waiting.device.id, prediction.status, payload)
 
     # -- out --------------------------------------------------------------------------
     def _reject_window(self, record: DeviceRecord, epoch: int, seq: int, reason: str) -> None:
@@ -301,25 +301,4 @@ class Inference:
         payload = Prediction(epoch=epoch, seq=seq, status="refused", reason=reason).encode()
         record.dedup.answer(epoch, seq, payload)
         self._telemetry.count("windows_refused")
-        self._put(record.id, "refused", payload)
-
-    def _put(self, device: str, status: str, payload: bytes, kind: str = Prediction.kind) -> None:
-        try:
-            self._answers.put_nowait((self._topics.device_down(device, kind, self._edge), status, payload))
-        except asyncio.QueueFull:
-            self._telemetry.count("answers_dropped")  # the device asks again, and its answer is remembered
-
-    async def send_answers(self) -> None:
-        """Publish predictions for ever, `SENDERS` at a time."""
-        async with asyncio.TaskGroup() as tasks:
-            for number in range(SENDERS):
-                tasks.create_task(self._send(), name=f"answers-{number}")
-
-    async def _send(self) -> None:
-        while True:
-            topic, status, payload = await self._answers.get()
-            try:
-                await self._bus.publish(topic, payload)
-                self._telemetry.count(f"answers_{status}")
-            except NotPublished:
-                self._telemetry.count("answers_lost")  # as above
+        self.replies.put(record.id, "refused", payload)

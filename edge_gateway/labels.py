@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -113,6 +113,11 @@ class LabelledStore:
             "SELECT record, score, half, saw FROM labelled WHERE stem = ? ORDER BY number", (stem,)
         ).fetchall()
         return [Labelled(_opened(record), score, half, bool(saw)) for record, score, half, saw in rows]
+
+
+def scores_of(samples: Sequence[Labelled]) -> np.ndarray[Any, Any]:
+    """Their labels (N,), float32."""
+    return np.array([sample.score for sample in samples], np.float32)
 
 
 def _opened(record: bytes) -> Embedded:

@@ -17,18 +17,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from edge_gateway.adoption import Adoption
 from edge_gateway.devices import Devices
 from edge_gateway.inference import Inference
-from edge_gateway.labels import Labelled, LabelledStore
+from edge_gateway.labels import Labelled, LabelledStore, scores_of
 from edge_gateway.rounds import Abandoned, Closed, Round, Rounds, RoundSettings
 from edge_gateway.store import EdgeStore
-from megace2_iot.blobs import Blob, BlobGone, Holder, Puller, chunk_tag, digest
+from edge_gateway.tuning import Tuning
+from megace2_iot.blobs import Blob, BlobGone, Holder, Puller, digest
 from megace2_iot.bus import Bus, NotPublished
+from megace2_iot.deltas import decode_delta, encode_delta
 from megace2_iot.examples import pack
 from megace2_iot.messages import ModelPointer, RoundStart, UpdateOffer, Verdict
 from megace2_iot.offers import Offers, make_offer
-from megace2_iot.parameters import Layout, ModelUpdate, decode_delta, decode_tensors, encode_delta
-from megace2_iot.stem import Stem
+from megace2_iot.parameters import ModelUpdate
 from megace2_iot.topics import CLOUD, Topics
 from megace2_iot.workers import Worker, WorkerError
 
@@ -60,7 +62,7 @@ class LearningSettings(BaseModel):
 
 
 class Learning:
-    """One edge's learning side; its only public state is what `facts` tells."""
+    """One edge's learning side."""
 
     def __init__(
         self,
@@ -79,27 +81,48 @@ class Learning:
         settings: LearningSettings,
     ) -> None:
         self._bus, self._topics, self._edge = bus, topics, edge
-        self._devices, self._labels, self._inference = devices, labels, inference
-        self._predictor, self._thread, self._trainer = predictor, thread, trainer
-        self._store, self._puller, self._holders, self._settings = store, puller, holders, settings
+        self._devices, self._labels, self._trainer = devices, labels, trainer
+        self._store, self._puller, self._settings = store, puller, settings
         self._telemetry = bus.telemetry
+        self._adoption = Adoption(
+            bus, topics, edge, inference, predictor, thread, trainer, store, puller, holders["down"]
+        )
+        self._tuning = Tuning(
+            labels,
+            predictor,
+            thread,
+            trainer,
+            store,
+            bus.telemetry,
+            placement=settings.placement,
+            training=settings.adapter_training,
+            every=settings.personalise_every,
+        )
         self._rounds = Rounds(
             RoundSettings(min_deadline=settings.min_deadline, max_deadline=settings.max_deadline), store.round_number()
         )
         self._news = asyncio.Event()
         self._newest: ModelPointer | None = None
-        self.pointer: ModelPointer | None = None
-        self._base: Blob = b""
-        self._layout: Layout | None = None
-        self._own: asyncio.Task[None] | None = None
         self._residual: np.ndarray[Any, Any] | None = None
         self.offers = Offers(bus, topics.update(edge), holders["up"], CLOUD)
-        self._personalised: tuple[int, int] = (-1, -1)
-        self._personalised_at = -1e9
         self._next_round_at = 0.0  # monotonic s
-        self._gate = "blind"
-        self.facts: dict[str, Any] = {"gate": "blind", "round": 0, "version": None}
-        self.adopted = asyncio.Event()
+        self._round = 0
+
+    @property
+    def pointer(self) -> ModelPointer | None:
+        """The release that answers."""
+        return self._adoption.pointer
+
+    @property
+    def adopted(self) -> asyncio.Event:
+        """Set once there is a release."""
+        return self._adoption.adopted
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What health tells of it."""
+        version = self.pointer.version if self.pointer else None
+        return {**self._tuning.facts, "round": self._round, "version": version}
 
     # -- what comes in ----------------------------------------------------------------
     def pointer_arrived(self, pointer: ModelPointer) -> None:
@@ -139,7 +162,7 @@ class Learning:
             await self._bus.publish(self._topics.device_down(device, "verdict", self._edge), verdict.encode())
 
     async def _read_update(self, device: str, offer: UpdateOffer) -> ModelUpdate:
-        if self.pointer is None or self._layout is None or offer.family != self.pointer.family:
+        if self.pointer is None or self._adoption.layout is None or offer.family != self.pointer.family:
             raise ValueError(f"this edge trains family {self.pointer.family if self.pointer else 'none yet'}")
         body: Blob | None = offer.inline
         if body is None:
@@ -153,13 +176,14 @@ class Learning:
             self._puller.forget(offer.sha256)
         elif digest(body) != offer.sha256:
             raise ValueError("the update does not have the hash that its offer says")
-        delta = decode_delta(body, offer.codec, self._layout.size)
+        delta = decode_delta(body, offer.codec, self._adoption.layout.size)
         return ModelUpdate(offer.base_version, offer.num_examples, delta)
 
     # -- the lesson -------------------------------------------------------------------
     async def run(self) -> None:
         """Adopt, personalise, hold a round, offer; for ever."""
-        await self._resume()
+        if await self._adoption.resume() and self.pointer is not None:
+            await self._tuning.resume(self.pointer)
         while True:
             newest = self._newest
             try:
@@ -173,32 +197,18 @@ class Learning:
                 self._telemetry.count("training_failures")
                 await asyncio.sleep(5)
 
-    async def _resume(self) -> None:
-        """Go on with the base and adapter of the last run, before the cloud is heard."""
-        held = self._store.release()
-        if held is not None:
-            pointer, blob, stem_blob = held
-            await self._use(pointer, blob, stem_blob)
-            kept = self._store.adapter()
-            if kept is not None and self._stands_on(pointer) == kept[1].get("stands_on"):
-                await self._answer_with(*kept)
-
-    def _stands_on(self, pointer: ModelPointer) -> list[str]:
-        """What an adapter fits: another release, or another placement, makes it a stranger."""
-        return [pointer.sha256, self._settings.placement]
-
     async def _lesson(self) -> None:
         if not self._trainer.alive:
             await self._trainer.restart()
-            if self.pointer is not None:
-                await self._trainer.call("load", config=self.pointer.config, blob=self._base)
-        if self._newest is not None and self._is_newer(self._newest):
-            await self._adopt(self._newest)
+            await self._adoption.load_trainer()
+        newest = self._newest
+        if newest is not None and self._adoption.is_news(newest) and not await self._adoption.adopt(newest):
+            self._newest = self.pointer  # not tried again
         if self.pointer is None:
             await self._wait_for_news(None)
             return
         if self._settings.adapters:
-            await self._personalise()
+            await self._tuning.tune(self.pointer)
         if not self._settings.rounds or not self._may_open():
             await self._pause(self._settings.min_pause)
             return
@@ -210,12 +220,9 @@ class Learning:
             await self._offer(closed)
         self._next_round_at = time.monotonic() + self._settings.min_pause
 
-    def _is_newer(self, pointer: ModelPointer) -> bool:
-        return self.pointer is None or pointer.sha256 != self.pointer.sha256
-
     async def _pause(self, timeout: float) -> None:
         """Wait between two lessons; not at all where a release waits, that came while the update was offered."""
-        if self._newest is None or not self._is_newer(self._newest):
+        if self._newest is None or not self._adoption.is_news(self._newest):
             await self._wait_for_news(timeout)
 
     async def _wait_for_news(self, timeout: float | None) -> None:
@@ -223,92 +230,6 @@ class Learning:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self._news.wait()
-
-    async def _adopt(self, pointer: ModelPointer) -> None:
-        """Pull a release (and its stem, where that is new), answer with it, and offer it to the devices."""
-        stem_blob = await self._pull_from_cloud(pointer.stem, pointer.stem_size)
-        blob = await self._pull_from_cloud(pointer.sha256, pointer.size)
-        try:
-            await self._use(pointer, blob, stem_blob)
-        except ValueError as error:  # of another version of this program: go on with what there is
-            _log.error("release %d cannot be used: %s", pointer.version, error)
-            self._telemetry.count("releases_unusable")
-            self._newest = self.pointer
-            return
-        self._telemetry.count("releases_adopted")
-
-    async def _pull_from_cloud(self, sha256: str, size: int) -> memoryview:
-        return await self._puller.pull(
-            sha256,
-            size,
-            request_topic=self._topics.edge_up(self._edge, "blob_request"),
-            chunk_filter=self._topics.cloud_all("chunk", chunk_tag(sha256)),
-        )
-
-    async def _use(self, pointer: ModelPointer, blob: memoryview, stem_blob: memoryview) -> None:
-        loop = asyncio.get_running_loop()
-        tensors, metadata = decode_tensors(stem_blob)
-        stem = Stem.from_tensors(tensors, {"mult_compat": metadata.get("mult_compat") == "true"})
-        await loop.run_in_executor(
-            self._thread, self._predictor.load, pointer.stem, pointer.config, blob, pointer.version
-        )
-        self._inference.use_stem(pointer.stem, stem, len(stem_blob))
-        self.pointer, self._base = pointer, blob
-        self.facts["version"] = pointer.version
-        self.adopted.set()
-        self._store.keep_release(pointer, blob, stem_blob)
-        down = self._holders["down"]
-        down.keep_only([pointer.sha256, pointer.stem])
-        down.offer(pointer.sha256, blob)
-        down.offer(pointer.stem, stem_blob)
-        base, _ = decode_tensors(blob)
-        self._layout = Layout.of(base)
-        await self._bus.keep(self._topics.edge_all(self._edge, "model"), pointer.encode())
-        await self._trainer.call("load", config=pointer.config, blob=blob)
-
-    # -- the adapter ------------------------------------------------------------------
-    async def _personalise(self) -> None:
-        """Fine-tune the adapter over the adopted base and let it answer where the gate says so."""
-        assert self.pointer is not None
-        state = (self.pointer.version, self._labels.version)
-        if state == self._personalised or time.monotonic() - self._personalised_at < self._settings.personalise_every:
-            return
-        self._personalised, self._personalised_at = state, time.monotonic()
-        held = self._labels.of_stem(self.pointer.stem)
-        fit = [sample for sample in held if sample.half == "fit"]
-        gate = [sample for sample in held if sample.half == "gate" and not sample.features_saw_label]
-        result = await self._trainer.call(
-            "personalise",
-            fit=pack([s.z for s in fit]),
-            fit_scores=_scores(fit),
-            gate=pack([s.z for s in gate]),
-            gate_scores=_scores(gate),
-            placement=self._settings.placement,
-            settings=self._settings.adapter_training,
-            seed=self.pointer.version,
-        )
-        leaked = sum(sample.half == "gate" and sample.features_saw_label for sample in held)
-        why = f"; {leaked} more have features that were fitted on their labels" if leaked else ""
-        self.facts["gate"], self.facts["gate_reason"] = result["gate"], result["reason"] + why
-        for figure in ("base_accuracy", "adapter_accuracy"):
-            self.facts[figure] = result.get(figure)
-        adapter = result.pop("adapter", {})
-        if adapter:
-            self._store.keep_adapter(adapter, {**result, "stands_on": self._stands_on(self.pointer)})
-            self._telemetry.count("adapters_tuned")
-        await self._answer_with(adapter, result)
-
-    async def _answer_with(self, adapter: Mapping[str, np.ndarray[Any, Any]], judged: Mapping[str, Any]) -> None:
-        from edge_gateway.predictor import Answering  # torch: only the model side of this tier imports it
-
-        assert self.pointer is not None
-        answering = Answering(
-            adapter=adapter if judged["gate"] == "adapter" else None,
-            placement=self._settings.placement,
-            calibration=tuple(judged["calibration"]) if judged.get("calibration") else None,
-        )
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._thread, self._predictor.answer_with, self.pointer.stem, answering)
 
     # -- the round --------------------------------------------------------------------
     def _may_open(self) -> bool:
@@ -322,14 +243,14 @@ class Learning:
 
     async def _hold_round(self) -> Closed | None:
         assert self.pointer is not None
-        assert self._layout is not None
+        assert self._adoption.layout is not None
         own = self._own_samples()
         participants = self._devices.participants() + ([self._edge] if own else [])
         if not participants:
             return None
-        opened = self._rounds.open(participants, self.pointer.version, time.monotonic(), self._layout)
+        opened = self._rounds.open(participants, self.pointer.version, time.monotonic(), self._adoption.layout)
         self._store.keep_round_number(opened.number)
-        self.facts["round"] = opened.number
+        self._round = opened.number
         start = self._start_message(opened, self.pointer)
         await self._bus.publish(self._topics.edge_all(self._edge, "round"), start.encode())
         own_training = asyncio.create_task(self._train_self(start, own), name="own-training") if own else None
@@ -370,7 +291,7 @@ class Learning:
             result = await self._trainer.call(
                 "train",
                 examples=pack([sample.z for sample in own]),
-                scores=_scores(own),
+                scores=scores_of(own),
                 seed=start.round,
                 settings=dict(start.training),
             )
@@ -418,7 +339,3 @@ class Learning:
             self._residual = None
             self._telemetry.count("updates_refused_by_cloud")
             _log.info("update of round %d refused by the cloud: %s", number, answer.result().reason)
-
-
-def _scores(samples: list[Labelled]) -> np.ndarray[Any, Any]:
-    return np.array([sample.score for sample in samples], np.float32)

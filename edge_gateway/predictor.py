@@ -16,7 +16,7 @@ from megace2_iot.model.adapter import Adapter, attach, detach, load_adapter
 from megace2_iot.model.fusion import CrossModalTransformer, ModelConfig
 from megace2_iot.model.state import load_base
 from megace2_iot.model.training import Example, collate
-from megace2_iot.parameters import decode_tensors
+from megace2_iot.tensors import decode_tensors
 
 GENERATIONS = 2  # stem generations whose packets are still answered
 

@@ -13,7 +13,7 @@ from edge_gateway.dedup import DedupWindow
 from megace2_iot.blobs import Blob, BlobStore
 from megace2_iot.codec import DecodeError, decode, encode
 from megace2_iot.messages import ModelPointer
-from megace2_iot.parameters import decode_tensors, encode_tensors
+from megace2_iot.tensors import decode_tensors, encode_tensors
 
 QUARANTINED = 32  # bad packets kept for inspection; older ones go
 

@@ -1,9 +1,8 @@
-"""Named tensors as one flat float32 vector and its layout; model updates, their weighted mean, and their bytes.
+"""Named tensors as one flat float32 vector and its layout; model updates and their weighted mean.
 
 Aggregation knows no tensors: a model is a vector (P,) whose `Layout` says which slice is which tensor. A tensor's group
-is its name up to the first dot; a group is one slice, so that each has its own denominator in a mean. Models travel as
-safetensors (written here: the library orders metadata anew at each run, and a model is named by its hash), deltas as
-raw float32 or as int8 in blocks.
+is its name up to the first dot; a group is one slice, so that each has its own denominator in a mean. How models travel
+is in `tensors`, how updates do in `deltas`.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,20 +18,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import zstandard
 
 Vector = npt.NDArray[np.float32]
 Array = npt.NDArray[Any]
 
 BLOCK = 65_536  # elements handled at once: vector, mean and scratch of a block stay in a core's cache
-SCALE_BLOCK = 256  # elements of a delta that share one int8 scale
 MAX_EXAMPLES = 1e12  # behind one update; more is nonsense or an attack
-MAX_HEADER = 8 << 20  # bytes of a safetensors header: 100 bytes a tensor
-MAX_RANK = 8
-LARGEST_SCALE = 1e36  # of int8 deltas: 128 of it is still a float32
-delta_codecs = ("float32", "int8")
-_INT8 = struct.Struct("<4sQ")  # magic and version, elements; then the scales and one zstd frame of codes
-_INT8_MAGIC = b"MD\x01\x00"
 
 
 @dataclass(frozen=True)  # without slots: what follows from the shapes is worked out once
@@ -228,169 +218,3 @@ def weighted_mean(layout: Layout, parts: Sequence[tuple[Vector, Mapping[str, flo
                 piece += step
             piece *= total
     return mean
-
-
-# -- deltas as bytes ------------------------------------------------------------------
-def encode_delta(delta: Vector, codec: str, residual: Vector | None = None) -> tuple[bytes, Vector | None]:
-    """`delta` (plus what earlier encodings left over) as bytes, and what this one leaves over.
-
-    The caller keeps the new residual once the update was accepted and the old one otherwise (error feedback: nothing
-    is lost, only late). `float32` leaves nothing. Raises ValueError for values that cannot be sent.
-    """
-    if residual is not None and residual.shape != delta.shape:
-        raise ValueError(f"a residual of {residual.size} elements for a delta of {delta.size}")
-    wanted = delta if residual is None else delta + residual
-    if codec == "int8":
-        return _encode_int8(wanted)
-    if codec != "float32":
-        raise ValueError(f"unknown delta codec {codec!r}, known are {', '.join(delta_codecs)}")
-    if not is_finite(wanted):
-        raise ValueError("the delta holds NaN or infinity")
-    return wanted.astype("<f4", copy=False).tobytes(), None
-
-
-def decode_delta(body: bytes | memoryview, codec: str, size: int) -> Vector:
-    """The delta (P = `size`,) of a stranger's bytes, read-only where it is a view of them; raises ValueError only."""
-    if codec == "int8":
-        return _decode_int8(body, size)
-    if codec != "float32":
-        raise ValueError(f"unknown delta codec {codec!r}, known are {', '.join(delta_codecs)}")
-    if len(body) != 4 * size:
-        raise ValueError(f"a delta of {len(body)} bytes, expected {4 * size}")
-    return np.frombuffer(body, np.dtype("<f4"))
-
-
-def _encode_int8(wanted: Vector) -> tuple[bytes, Vector]:
-    """Per block of 256 a scale of max|x| / 127 and codes rint(x / scale); what rounding took off is left over."""
-    codes, left = np.empty(wanted.size, np.int8), np.empty(wanted.size, np.float32)
-    scales = np.empty(-(-wanted.size // SCALE_BLOCK), np.float32)
-    for block in blocks(slice(0, wanted.size)):
-        rows = _rows(wanted[block])
-        scale = np.maximum(rows.max(axis=1), -rows.min(axis=1)) / np.float32(127)
-        if not (scale <= LARGEST_SCALE).all():  # NaN is not
-            raise ValueError("the delta holds NaN, infinity or a value beyond 1e38")
-        scale[scale < np.finfo(np.float32).tiny] = 0  # a denormal scale is too coarse: such a block is left for later
-        code = np.rint(rows / np.where(scale > 0, scale, np.float32(np.inf))[:, None])
-        scales[block.start // SCALE_BLOCK : -(-block.stop // SCALE_BLOCK)] = scale
-        codes[block] = code.reshape(-1)[: block.stop - block.start]
-        code *= scale[:, None]
-        np.subtract(wanted[block], code.reshape(-1)[: block.stop - block.start], out=left[block])
-    frame = zstandard.ZstdCompressor(level=1).compress(codes.data)
-    return b"".join([_INT8.pack(_INT8_MAGIC, wanted.size), scales.astype("<f4", copy=False).tobytes(), frame]), left
-
-
-def _decode_int8(body: bytes | memoryview, size: int) -> Vector:
-    count = -(-size // SCALE_BLOCK)
-    start = _INT8.size + 4 * count
-    if len(body) < start:
-        raise ValueError("a truncated int8 delta")
-    magic, elements = _INT8.unpack_from(body)
-    if magic != _INT8_MAGIC or elements != size:
-        raise ValueError(f"no int8 delta of {size} elements")
-    scales = np.frombuffer(body, np.dtype("<f4"), count, _INT8.size)
-    if not ((scales >= 0) & (scales <= LARGEST_SCALE)).all():
-        raise ValueError("an int8 delta with an impossible scale")
-    codes = np.frombuffer(_unzip(memoryview(body)[start:], size), np.int8)
-    delta = np.empty(size, np.float32)
-    for block in blocks(slice(0, size)):
-        scale = scales[block.start // SCALE_BLOCK : -(-block.stop // SCALE_BLOCK)]
-        values = _rows(codes[block]) * scale[:, None]
-        delta[block] = values.reshape(-1)[: block.stop - block.start]
-    return delta
-
-
-def _rows(piece: Array) -> Array:
-    """(n,) as (ceil(n / 256), 256), the last row filled up with zeros."""
-    missing = -piece.size % SCALE_BLOCK
-    return (np.pad(piece, (0, missing)) if missing else piece).reshape(-1, SCALE_BLOCK)
-
-
-def _unzip(frame: memoryview, size: int) -> bytes:
-    """The content of a zstd frame that declares exactly `size` bytes, looked at before memory is taken."""
-    try:
-        if zstandard.frame_content_size(frame) != size:
-            raise ValueError(f"a zstd frame that does not declare {size} bytes")
-        content = zstandard.ZstdDecompressor(max_window_size=8 << 20).decompress(frame, allow_extra_data=False)
-    except (zstandard.ZstdError, MemoryError) as error:
-        raise ValueError(f"damaged zstd frame: {error}") from None
-    if len(content) != size:
-        raise ValueError(f"a zstd frame of {len(content)} bytes that declares {size}")
-    return content
-
-
-# -- models as safetensors ------------------------------------------------------------
-def encode_tensors(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
-    """Float32 tensors and metadata as safetensors; equal content gives equal bytes, so that a hash may name it."""
-    return b"".join(tensor_parts(tensors, metadata))
-
-
-def tensor_parts(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> list[bytes | memoryview]:
-    """The same as parts that follow one another, the tensors not copied."""
-    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
-    end, parts = 0, list[bytes | memoryview]()
-    for name in sorted(tensors):
-        tensor = np.asarray(tensors[name])
-        if tensor.dtype != np.float32:
-            raise ValueError(f"tensor {name} is {tensor.dtype}: models are float32")
-        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [end, end := end + tensor.nbytes]}
-        parts.append(np.ascontiguousarray(tensor, "<f4").reshape(-1).view(np.uint8).data)
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return [len(text).to_bytes(8, "little"), text, *parts]
-
-
-def decode_tensors(data: bytes | memoryview) -> tuple[dict[str, Vector], dict[str, str]]:
-    """Tensors (read-only views of `data`) and metadata of a stranger's safetensors; raises ValueError only."""
-    places, metadata, body = _read_header(data)
-    return {name: body[part].reshape(shape) for name, (part, shape) in places.items()}, metadata
-
-
-def flat_view(data: bytes | memoryview, layout: Layout) -> Vector:
-    """The vector (P,) of a safetensors model: a read-only view where its tensors lie as in the layout, else a copy.
-
-    Raises ValueError for anything that is not a model of this layout.
-    """
-    places, _, body = _read_header(data)
-    if places == {name: (part, layout.shapes[name]) for name, part in layout.slices.items()}:
-        return body
-    return layout.flatten({name: body[part].reshape(shape) for name, (part, shape) in places.items()})
-
-
-_Places = dict[str, tuple[slice, tuple[int, ...]]]
-
-
-def _read_header(data: bytes | memoryview) -> tuple[_Places, dict[str, str], Vector]:
-    """Each tensor's part of the body and its shape, the metadata, and the body as float32; raises ValueError."""
-    length = int.from_bytes(data[:8], "little")
-    if length > min(MAX_HEADER, len(data) - 8):
-        raise ValueError(f"no safetensors: a header of {length} bytes in {len(data)}")
-    try:
-        header = json.loads(bytes(data[8 : 8 + length]))
-    except (ValueError, RecursionError):
-        raise ValueError("safetensors with a damaged header") from None
-    metadata = header.pop("__metadata__", {}) if isinstance(header, dict) else None
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise ValueError("safetensors with a damaged header")
-    places = {name: _place(name, entry) for name, entry in header.items()}
-    end = 0
-    for part, _ in sorted(places.values(), key=lambda place: (place[0].start, place[0].stop)):
-        if part.start != end:
-            raise ValueError("safetensors whose tensors overlap or leave holes")
-        end = part.stop
-    if len(data) - 8 - length != 4 * end:
-        raise ValueError(f"safetensors of {len(data)} bytes, their header tells of {8 + length + 4 * end}")
-    body: Vector = np.frombuffer(data, np.uint8)[8 + length :].view(np.dtype("<f4"))
-    return places, metadata, body if body.flags.aligned else body.copy()
-
-
-def _place(name: str, entry: object) -> tuple[slice, tuple[int, ...]]:
-    """One entry of the header, its offsets counted in elements."""
-    match entry:
-        case {"dtype": "F32", "shape": [*shape], "data_offsets": [int(start), int(stop)]}:
-            size = math.prod(shape) if len(shape) <= MAX_RANK and all(type(n) is int and n >= 0 for n in shape) else -1
-            if start >= 0 and start % 4 == 0 and stop - start == 4 * size:
-                return slice(start // 4, stop // 4), tuple(shape)
-            raise ValueError(f"tensor {name} with a damaged entry")
-        case {"dtype": str(dtype)} if dtype != "F32":
-            raise ValueError(f"tensor {name[:80]} is {dtype[:20]}: models are float32 (F32)")
-    raise ValueError(f"tensor {name[:80]} with a damaged entry")

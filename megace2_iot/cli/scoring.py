@@ -20,8 +20,8 @@ from megace2_iot.model.evaluation import Metrics, evaluate
 from megace2_iot.model.fusion import CrossModalTransformer, ModelConfig
 from megace2_iot.model.state import load_base
 from megace2_iot.model.training import Example
-from megace2_iot.parameters import decode_tensors
 from megace2_iot.stem import Stem
+from megace2_iot.tensors import decode_tensors
 
 if TYPE_CHECKING:
     from cloud_aggregator.store import Store

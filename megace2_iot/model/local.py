@@ -13,7 +13,8 @@ from megace2_iot.examples import unpack
 from megace2_iot.model.fusion import CrossModalTransformer, ModelConfig
 from megace2_iot.model.state import base_tensors, load_base
 from megace2_iot.model.training import Example, TrainingSettings, examples_per_group, fit
-from megace2_iot.parameters import Layout, decode_tensors
+from megace2_iot.parameters import Layout
+from megace2_iot.tensors import decode_tensors
 
 
 def training_settings(values: Mapping[str, Any]) -> TrainingSettings:

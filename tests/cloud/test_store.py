@@ -17,7 +17,7 @@ import cloud_aggregator
 from cloud_aggregator.store import Store, StoreError, UpdateRow, VerdictRow
 from megace2_iot.blobs import digest
 from megace2_iot.messages import UpdateOffer
-from megace2_iot.parameters import decode_tensors, encode_tensors
+from megace2_iot.tensors import decode_tensors, encode_tensors
 
 ROOT = Path(cloud_aggregator.__file__).parents[1]
 
@@ -252,7 +252,7 @@ from pathlib import Path
 import numpy as np
 from cloud_aggregator.store import Store, UpdateRow
 from megace2_iot.blobs import digest
-from megace2_iot.parameters import decode_tensors, encode_tensors, tensor_parts
+from megace2_iot.tensors import decode_tensors, encode_tensors, tensor_parts
 
 def fold(store, row):
     newest = store.latest("f")

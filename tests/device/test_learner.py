@@ -14,7 +14,7 @@ from megace2_iot.examples import pack
 from megace2_iot.messages import RoundStart
 from megace2_iot.model.fusion import CrossModalTransformer, preset
 from megace2_iot.model.state import base_tensors
-from megace2_iot.parameters import encode_tensors
+from megace2_iot.tensors import encode_tensors
 
 MODEL = CrossModalTransformer.seeded(preset("nano", {"text": 4, "audio": 3, "vision": 2}), 0)
 BASE, CONFIG = encode_tensors(base_tensors(MODEL), {}), MODEL.config.to_json()

@@ -17,6 +17,7 @@ from tiers import PATIENCE, Ear, Lab, corpus, until
 from megace2_iot import codec
 from megace2_iot.blobs import digest
 from megace2_iot.bus import connect
+from megace2_iot.deltas import encode_delta
 from megace2_iot.messages import (
     DeviceProfile,
     FeaturePacket,
@@ -29,7 +30,6 @@ from megace2_iot.messages import (
     UpdateOffer,
     Verdict,
 )
-from megace2_iot.parameters import encode_delta
 from megace2_iot.quantize import quantize
 
 DEVICE, EDGE = "stranger", "edge-1"
@@ -304,7 +304,8 @@ async def test_an_update_of_an_unknown_round_is_refused(lab):
 
 
 async def parameters(lab: Lab, ear: Ear) -> int:
-    from megace2_iot.parameters import Layout, decode_tensors
+    from megace2_iot.parameters import Layout
+    from megace2_iot.tensors import decode_tensors
 
     pointer = ear.of(ModelPointer, "cloud")[-1]
     blobs = lab.folder / "edges" / EDGE / "blobs"

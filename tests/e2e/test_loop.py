@@ -18,7 +18,7 @@ from megace2_iot.messages import (
     UpdateOffer,
     Verdict,
 )
-from megace2_iot.parameters import decode_tensors
+from megace2_iot.tensors import decode_tensors
 
 
 async def test_the_loop_learns_and_answers(run_broker, make_lab):

@@ -11,7 +11,7 @@ from edge_gateway.personalizer import Personalizer, calibrate
 from megace2_iot.examples import pack
 from megace2_iot.model.fusion import CrossModalTransformer, preset
 from megace2_iot.model.state import base_tensors
-from megace2_iot.parameters import encode_tensors
+from megace2_iot.tensors import encode_tensors
 
 DIMS: dict[Any, int] = {"text": 4, "audio": 3, "vision": 2}
 

@@ -12,7 +12,7 @@ from edge_gateway.predictor import Answering, Predictor, choose_device
 from megace2_iot.model.adapter import Adapter, adapter_tensors
 from megace2_iot.model.fusion import CrossModalTransformer, ModelConfig, preset
 from megace2_iot.model.state import base_tensors
-from megace2_iot.parameters import encode_tensors
+from megace2_iot.tensors import encode_tensors
 
 DIMS: dict[Any, int] = {"text": 24, "audio": 12, "vision": 10}
 NANO, MULT = preset("nano", DIMS), preset("mult", DIMS)

@@ -14,42 +14,24 @@ import asyncio
 import contextlib
 import logging
 import random
-import ssl
 import time
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
-from typing import Literal, Self
-from urllib.parse import urlsplit
+from collections.abc import AsyncIterator
 
 import aiomqtt
 from aiomqtt.exceptions import MqttConnectError
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from megace2_iot import mqtt
+from megace2_iot.bus.opening import open_connection
+from megace2_iot.bus.settings import BrokerSettings, Presence
+from megace2_iot.bus.subscription import Subscription
 from megace2_iot.mqtt import Connection, Delivery, LinkLost, NotPublished, Refused
 from megace2_iot.problems import Problem
 from megace2_iot.telemetry import Telemetry
 from megace2_iot.topics import is_upward, matches
 
-__all__ = [
-    "BrokerSettings",
-    "Bus",
-    "BusError",
-    "Delivery",
-    "LinkLost",
-    "NotPublished",
-    "Presence",
-    "Refused",
-    "Subscription",
-    "connect",
-]
-
 _log = logging.getLogger("megace2.bus")
 FIRST_RETRY, LAST_RETRY = 0.25, 30.0  # s, full jitter between
 STABLE_AFTER = 30.0  # s of connection after which the backoff begins anew
-RECEIVE_WINDOW = 64  # messages a broker of MQTT 5 may have unacknowledged with us; smaller than any inbox
 BULK_WINDOW = 4  # unconfirmed chunks of 64 KiB: at 20 Mbit/s a feature packet waits 0.1 s behind them
 QUICK = 2.0  # s; a link that lives no longer was probably taken over by another node of the same id
 ROUTES = 4096  # topics whose subscriptions are remembered
@@ -57,101 +39,6 @@ ROUTES = 4096  # topics whose subscriptions are remembered
 
 class BusError(Problem):
     """The session cannot go on: a duplicate node id, or no broker where one is required now."""
-
-
-class BrokerSettings(BaseModel):
-    """Where the broker is and how to speak to it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    url: str = "mqtt://127.0.0.1:1883"
-    protocol: Literal["auto", "5", "3.1.1"] = "auto"
-    username: str | None = None
-    password: str | None = Field(None, repr=False)
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
-    keepalive: int = Field(15, ge=1, le=3600)  # s; a dead peer is noticed after one and a half
-    timeout: float = Field(5.0, gt=0)  # s for a connect
-    session_expiry: int = Field(3600, ge=0)  # s the broker keeps an absent node's subscriptions (MQTT 5)
-
-    @field_validator("url")
-    @classmethod
-    def _known_scheme(cls, url: str) -> str:
-        parts = urlsplit(url)
-        try:
-            port = parts.port  # raises for one that is no number, or too large
-        except ValueError:
-            port = 0
-        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or port == 0:
-            raise ValueError(f"{url!r} is no broker address: use mqtt://host:port, or mqtts://host:port for TLS")
-        return url
-
-    @property
-    def host(self) -> str:
-        return urlsplit(self.url).hostname or "127.0.0.1"
-
-    @property
-    def secure(self) -> bool:
-        return urlsplit(self.url).scheme == "mqtts"
-
-    @property
-    def port(self) -> int:
-        return urlsplit(self.url).port or (8883 if self.secure else 1883)
-
-    def tls(self) -> ssl.SSLContext | None:
-        if not self.secure:
-            return None
-        context = ssl.create_default_context(cafile=self.ca_file)
-        if self.cert_file:
-            context.load_cert_chain(self.cert_file, self.key_file)
-        return context
-
-
-class Presence(BaseModel):
-    """How a node tells that it is there: its state topic, and the bytes for each state under a session number."""
-
-    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
-    topic: str
-    payload: Callable[[Literal["online", "stopped", "offline"], int], bytes]
-
-
-class Subscription:
-    """Messages of one topic filter; iterate over it. `dropped` counts what found the inbox full."""
-
-    def __init__(self, topic_filter: str, qos: int, limit: int, *, patient: bool) -> None:
-        self.topic_filter, self.qos = topic_filter, qos
-        self.dropped = 0
-        self._high, self._low = (3 * limit // 4, limit // 2) if patient else (limit + 1, -1)
-        self._inbox: asyncio.Queue[tuple[Connection, Delivery]] = asyncio.Queue(limit)
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Delivery:
-        connection, delivery = await self._inbox.get()
-        connection.acknowledge(delivery)
-        if self._inbox.qsize() == self._low:
-            connection.resume_reading()
-        return delivery
-
-    def __len__(self) -> int:
-        return self._inbox.qsize()
-
-    def _let_go(self) -> None:
-        """Acknowledge what nobody will read: it would take up the broker's window for the connection's life."""
-        while not self._inbox.empty():
-            connection, delivery = self._inbox.get_nowait()
-            connection.acknowledge(delivery)
-
-    def _deliver(self, connection: Connection, delivery: Delivery) -> bool:
-        try:
-            self._inbox.put_nowait((connection, delivery))
-        except asyncio.QueueFull:
-            self.dropped += 1
-            return False
-        if self._inbox.qsize() >= self._high:
-            connection.pause_reading()
-        return True
 
 
 class Bus:
@@ -345,57 +232,12 @@ class Bus:
                 await connection.send(self._presence.topic, goodbye, qos=1, retain=True)
 
     async def _open(self) -> Connection:
-        """Connect; `auto` speaks MQTT 5 first and 3.1.1 to a broker that refuses or ignores it, and remembers."""
-        if self._protocol != "auto":
-            return await self._open_as(self._protocol)
-        try:
-            connection = await self._open_as("5")
-            self._protocol = "5"
-        except MqttConnectError as error:
-            if getattr(error.rc, "value", error.rc) not in mqtt.UNSUPPORTED_VERSION:
-                raise
-            connection = await self._open_as("3.1.1")
-            self._protocol = "3.1.1"
-        except aiomqtt.MqttError as error:
-            if "timed out" not in str(error):
-                raise
-            connection = await self._open_as("3.1.1")
-            self._protocol = "3.1.1"
-        return connection
-
-    async def _open_as(self, protocol: Literal["5", "3.1.1"]) -> Connection:
-        settings, five = self.settings, protocol == "5"
-        transient = self._presence is None  # an observer leaves no session behind
-        properties = None
-        if five:
-            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-            properties.SessionExpiryInterval = 0 if transient else settings.session_expiry
-            properties.ReceiveMaximum = RECEIVE_WINDOW
         will = None
         if self._presence:
             will = aiomqtt.Will(self._presence.topic, self._presence.payload("offline", self.session), 1, True)
-        connection = Connection(
-            settings.host,
-            settings.port,
-            on_delivery=self._dispatch,
-            identifier=self.node,
-            username=settings.username,
-            password=settings.password,
-            protocol=aiomqtt.ProtocolVersion.V5 if five else aiomqtt.ProtocolVersion.V311,
-            clean_session=None if five else transient,
-            clean_start=transient if five else 3,
-            properties=properties,
-            will=will,
-            keepalive=settings.keepalive,
-            timeout=settings.timeout,
-            max_inflight_messages=64,
-            tls_context=settings.tls(),
+        connection, self._protocol = await open_connection(
+            self.settings, self.node, will, self._dispatch, self._protocol
         )
-        try:
-            await connection.__aenter__()
-        except BaseException:  # cancelled, too: its socket and keepalive task must not stay
-            await connection.leave(gracefully=False)
-            raise
         return connection
 
     def _dispatch(self, connection: Connection, delivery: Delivery) -> None:
