@@ -1,16 +1,25 @@
-"""CMU-MOSI as one table of utterances: what people say in videos, with their text, audio and vision features."""
+"""CMU-MOSI as one table of utterances: what people say in videos, with their text, audio and vision features.
+
+A table with a `sentence` column can be read with word vectors instead: then text is the sentence word by word, a
+sample is one utterance, and audio and vision are one step each. The words saw no labels, whatever the features did.
+"""
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from megace2_iot.datasets.sample import Dataset, Sample
+from megace2_iot.datasets.finite import score_of
+from megace2_iot.datasets.sample import Dataset, Sample, Scaling
+from megace2_iot.datasets.scaling import fitted, scaled
+from megace2_iot.datasets.sequences import WORD_RATE
+from megace2_iot.datasets.words import read_vectors, words_of
 from megace2_iot.features import MODALITIES, Features, Modality
 
 Array = npt.NDArray[np.float32]
@@ -18,35 +27,65 @@ Table = Mapping[str, npt.NDArray[Any]]
 
 KEYS = ("video", "segment", "start", "score", "split", *MODALITIES)
 WINDOW = 10  # utterances a sample sees: the rated one, last, and up to nine before it in its video
-LIMIT = 5.0  # standard deviations; raw features reach 30, and one such step would drown all others
 
 
 def load_mosi(path: Path) -> Dataset:
-    """Samples of the table at `path`, each an utterance with up to nine before it; a group is a video.
+    """Samples of the table at `path`; see `samples_of_table`. Raises FileNotFoundError where there is no file."""
+    return samples_of_table(read_npz(path), path)
 
-    Features are standardised by mean and spread of the train rows. A score of NaN becomes None. Raises
-    FileNotFoundError where there is no file, ValueError where it is no such table or its features are not finite.
+
+def samples_of_table(table: Table, path: Path) -> Dataset:
+    """Samples of a table, each an utterance with up to nine before it; a group is a video.
+
+    Features are standardised by mean and spread of the train rows. A score of NaN becomes None. Raises ValueError
+    where it is no such table or its features are not finite.
     """
-    table = _read(path)
-    blocks = {m: _standardised(table[m], table["split"] == "train") for m in MODALITIES}
-    samples: list[Sample] = []
-    for video in dict.fromkeys(table["video"].tolist()):
-        rows = np.flatnonzero(table["video"] == video)
-        rows = rows[np.argsort(table["start"][rows], kind="stable")]
-        samples += [_sample(table, blocks, rows[max(0, i + 1 - WINDOW) : i + 1]) for i in range(len(rows))]
+    _check(table, path)
+    scaling = {m: _scaling(table[m], table["split"] == "train") for m in MODALITIES}
+    blocks = {m: scaled(table[m], by) for m, by in scaling.items()}
+    samples = tuple(
+        _sample(table, blocks, rows[max(0, i + 1 - WINDOW) : i + 1])
+        for rows in _videos(table)
+        for i in range(len(rows))
+    )
     dims: dict[Modality, int] = {m: block.shape[1] for m, block in blocks.items()}
     notes = (f"a sample is an utterance with up to {WINDOW - 1} before it; a step is an utterance",)
-    return Dataset("mosi", dims, tuple(samples), notes)
+    return Dataset("mosi", dims, samples, notes, scaling=scaling)
 
 
-def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
+def sentences_of_table(table: Table, path: Path, vectors: Path) -> Dataset:
+    """Samples of a table with `sentence`, each one utterance: its words as vectors (T, D), audio and vision (1, D).
+
+    Raises ValueError as above, and where the table has no sentences.
+    """
+    _check(table, path)
+    if "sentence" not in table or table["sentence"].shape != table["video"].shape:
+        raise ValueError(f"{path} has no column sentence: word vectors are of no use to it")
+    spoken = [words_of(sentence) for sentence in table["sentence"].tolist()]
+    glove = read_vectors(vectors, {word for words in spoken for word in words})
+    train = table["split"] == "train"
+    scaling: dict[Modality, Scaling] = {m: _scaling(table[m], train) for m in MODALITIES if m != "text"}
+    others: dict[Modality, Array] = {m: scaled(table[m], by) for m, by in scaling.items()}
+    samples = [
+        _sentence(table, row, glove.look_up(spoken[row]), others) for rows in _videos(table) for row in rows.tolist()
+    ]
+    dims: dict[Modality, int] = {"text": glove.dim, **{m: block.shape[1] for m, block in others.items()}}
+    notes = ("a sample is an utterance; a step of text is a word", glove.origin)
+    return Dataset("mosi-words", dims, tuple(samples), notes, scaling=scaling)
+
+
+def read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of an .npz. Raises FileNotFoundError where there is none, ValueError where it cannot be read."""
     if not path.is_file():
         raise FileNotFoundError(f"no data set at {path}")
     try:
         with np.load(path, allow_pickle=False) as file:
-            table = {key: file[key] for key in file.files}
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+            return {key: file[key] for key in file.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} cannot be read as an .npz without pickled objects: {error}") from error
+
+
+def _check(table: Table, path: Path) -> None:
     if missing := [key for key in KEYS if key not in table]:
         raise ValueError(f"{path} lacks {', '.join(missing)}: it holds {', '.join(table) or 'nothing'}")
     count = len(table["video"])
@@ -60,16 +99,18 @@ def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
             raise ValueError(f"{path}: {modality} holds values that are not finite numbers")
     if unknown := set(table["split"].tolist()) - {"train", "valid", "test"}:
         raise ValueError(f"{path}: unknown split {', '.join(sorted(map(str, unknown)))}")
-    return table
 
 
-def _standardised(block: npt.NDArray[Any], train: npt.NDArray[np.bool_]) -> Array:
-    """(N, D) with mean 0 and spread 1 over the train rows, clipped; a constant column becomes 0."""
-    fitted = block[train] if train.any() else block
-    mean, spread = fitted.mean(axis=0), fitted.std(axis=0)
-    scaled = (block - mean) / np.where(spread > 1e-6, spread, 1.0)
-    clipped: Array = np.clip(scaled, -LIMIT, LIMIT).astype(np.float32)
-    return clipped
+def _videos(table: Table) -> Iterator[npt.NDArray[np.int64]]:
+    """Rows of each video in order of time."""
+    for video in dict.fromkeys(table["video"].tolist()):
+        rows = np.flatnonzero(table["video"] == video)
+        yield rows[np.argsort(table["start"][rows], kind="stable")]
+
+
+def _scaling(block: npt.NDArray[Any], train: npt.NDArray[np.bool_]) -> Scaling:
+    """By the train rows where there are any."""
+    return fitted([block[train] if train.any() else block])
 
 
 def _sample(table: Table, blocks: Mapping[Modality, Array], rows: npt.NDArray[np.int64]) -> Sample:
@@ -86,3 +127,12 @@ def _sample(table: Table, blocks: Mapping[Modality, Array], rows: npt.NDArray[np
         score=None if np.isnan(score) else score,
         features={m: Features(blocks[m][rows], rate, first) for m in MODALITIES},
     )
+
+
+def _sentence(table: Table, row: int, words: Array, others: Mapping[Modality, Array]) -> Sample:
+    """The sample of one utterance alone."""
+    start, score, video = float(table["start"][row]), score_of(table["score"][row]), str(table["video"][row])
+    features: dict[Modality, Features] = {"text": Features(words, WORD_RATE, start)} if len(words) else {}
+    features |= {m: Features(block[row : row + 1], 1.0, start) for m, block in others.items()}
+    id = f"{video}-{int(table['segment'][row])}"
+    return Sample(id, video, table["split"][row].item(), start, score, features)

@@ -1,4 +1,4 @@
-"""Deal samples to edges and devices: whole streams, balanced by number of samples; or skewed by label."""
+"""Deal samples to edges and devices: whole streams, balanced by number of samples; or skewed by label or by size."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from megace2_iot.datasets.sample import Sample
 
 Share = tuple[Sample, ...]
 
-FEWEST = 5  # samples a device gets at least from `dirichlet`
-MOST_DRAWS = 1000  # before `dirichlet` gives up
+FEWEST = 5  # samples a device gets at least from the skewed partitions
+MOST_DRAWS = 1000  # before they give up
 
 
 def by_edge(samples: Sequence[Sample], edges: int, devices: int) -> list[list[Share]]:
@@ -67,3 +67,18 @@ def dirichlet(samples: Sequence[Sample], shares: int, alpha: float, seed: int) -
         if np.bincount(owner, minlength=shares).min() >= FEWEST:
             return [tuple(s for s, o in zip(samples, owner, strict=True) if o == share) for share in range(shares)]
     raise ValueError(f"no split of {len(samples)} samples by Dirichlet({alpha}) gives {shares} shares {FEWEST} each")
+
+
+def size_skewed(samples: Sequence[Sample], shares: int, alpha: float, seed: int) -> list[Share]:
+    """Shares of very different sizes and alike mixtures: sizes are drawn from Dirichlet(alpha), samples at random.
+
+    A small alpha gives most samples to a few, a large one makes the shares equal. Drawn again until every share has
+    at least 5 samples; the order of samples is kept. Raises ValueError where 1000 draws give no such sizes.
+    """
+    rng = np.random.default_rng(seed)
+    for _ in range(MOST_DRAWS):
+        cuts = (np.cumsum(rng.dirichlet([alpha] * shares))[:-1] * len(samples)).astype(int)
+        parts = np.split(rng.permutation(len(samples)), cuts)
+        if min(len(part) for part in parts) >= FEWEST:
+            return [tuple(samples[i] for i in sorted(part.tolist())) for part in parts]
+    raise ValueError(f"no sizes by Dirichlet({alpha}) give {shares} shares of {len(samples)} samples {FEWEST} each")

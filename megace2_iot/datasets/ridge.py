@@ -56,8 +56,8 @@ def summaries(
     dims: Mapping[Modality, int],
     modalities: Sequence[Modality] = MODALITIES,
 ) -> Matrix:
-    """(N, sum of 2 D_m + 1): last step, mean and presence of each modality."""
-    columns = [_summary_of(samples, modality, dims[modality]) for modality in modalities]
+    """(N, sum of 2 D_m + 1): last step, mean and presence of each of `modalities` that the data have."""
+    columns = [_summary_of(samples, modality, dims[modality]) for modality in modalities if modality in dims]
     return np.concatenate(columns, axis=1)
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
 
 from megace2_iot.features import Features, Modality
 
 Split = Literal["train", "valid", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,6 +31,14 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Scaling:
+    """What was taken off each channel, and what it was divided by: (D,) each."""
+
+    mean: npt.NDArray[np.float32]
+    spread: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
     """Samples of one origin with the width of each modality, and what a reader of results should know of them."""
 
@@ -34,6 +46,8 @@ class Dataset:
     dims: Mapping[Modality, int]
     samples: tuple[Sample, ...]
     notes: tuple[str, ...] = field(default=())
+    replaced: Mapping[Modality, int] = field(default_factory=dict)  # values that were not finite and became 0
+    scaling: Mapping[Modality, Scaling] = field(default_factory=dict)  # of the modalities that were standardised
 
     def split(self, split: Split) -> tuple[Sample, ...]:
         """The samples of one split, in their order."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from megace2_iot.datasets import load
-from megace2_iot.datasets.leak import mark_leak, probe_leak
+from megace2_iot.datasets.leak import mark_leak, probe_leak, without_leaks
 from megace2_iot.datasets.ridge import anchors, summaries
 from megace2_iot.datasets.sample import Sample
 from megace2_iot.datasets.synthetic import synthetic
@@ -67,3 +67,18 @@ def test_summaries_say_what_is_missing(plain_sample: MakeSample) -> None:
     assert row.tolist() == [3.0, 2.0, 1.0, 2.0, 2.0, 2.0, 1.0, 0.0, 0.0, 0.0]
     with pytest.raises(ValueError, match="labelled samples in both"):
         anchors([], [sample], {"text": 3, "audio": 1, "vision": 1})
+
+
+def test_what_leaks_can_be_left_out() -> None:
+    """The modality goes and is named; where all leak, nothing is taken away."""
+    corpus = synthetic(0, streams=8)
+    for sample in corpus.split("train"):
+        sample.features["vision"].values[-1, 0] = 5.0 * (sample.score or 0.0)
+    probes = probe_leak(corpus)
+    kept = without_leaks(corpus, probes)
+    assert kept.dims.keys() == {"text", "audio"}
+    assert all(s.features.keys() == {"text", "audio"} for s in kept.samples)
+    assert kept.notes[-1] == "vision left out: fitted on the labels of the train rows"
+    alone = replace(corpus, dims={"vision": 10})
+    assert without_leaks(alone, probes) is alone
+    assert not any(probe.leaks for m, probe in probe_leak(kept).items())

@@ -32,6 +32,22 @@ def test_the_measures_of_mmsa(conformance: Path) -> None:
             assert value is None if math.isnan(expected) else value == pytest.approx(expected, abs=5.1e-5)
 
 
+@pytest.mark.parametrize("zeros", [True, False])
+def test_the_measures_of_mult(conformance: Path, zeros: bool) -> None:
+    """The released code's too, whose F1 is ours with truth and prediction in each other's place."""
+    for case in json.loads((conformance / "metrics.json").read_text()).values():
+        p, t = np.array(case["pred"]), np.array(case["truth"])
+        theirs = case[f"mult_exclude_zero_{not zeros}"]
+        ours = metrics(p, t)
+        assert (ours.mae, ours.acc7, ours.acc5) == pytest.approx(
+            (theirs["MAE"], theirs["mult_acc_7"], theirs["mult_acc_5"]), abs=1e-6
+        )
+        rated = np.full(len(t), True) if zeros else t != 0
+        p, t = (np.where(x[rated] > 0, 1.0, -1.0) for x in (p, t))  # their classes: above zero, or not
+        assert metrics(p, t).acc2 == pytest.approx(theirs["Accuracy"])
+        assert metrics(prediction=t, truth=p).f1 == pytest.approx(theirs["F1 score"])
+
+
 def test_what_is_undefined_is_none() -> None:
     """No rated truth has no non0 measures, a constant has no correlation: never a silent zero."""
     m = metrics(np.array([0.1, -0.2]), np.zeros(2))

@@ -94,3 +94,31 @@ def test_load_chooses_by_layout_or_says_what_it_understands(table: Table, tmp_pa
     np.savez(tmp_path / "second.npz", **columns)
     with pytest.raises(ValueError, match=r"holds second\.npz, table\.npz"):
         load(tmp_path)
+
+
+def test_sentences_with_word_vectors(table: Table, tmp_path: Path) -> None:
+    """Text is word by word, audio and vision are the utterance's one step; each utterance is alone."""
+    path, columns = table
+    vectors = tmp_path / "glove.txt"
+    vectors.write_text("good 1 2\nfilm 3 4\n")
+    columns["sentence"] = np.array(["good film"] * 23 + ["nothing known"])
+    np.savez(path, **columns)
+    dataset = load(path, vectors=vectors)
+    assert dict(dataset.dims) == {"text": 2, "audio": 3, "vision": 2}
+    assert {m: len(f.values) for m, f in dataset.samples[0].features.items()} == {"text": 2, "audio": 1, "vision": 1}
+    assert [s.start for s in dataset.split("train")] == sorted(s.start for s in dataset.split("train"))
+    assert ["text" in s.features for s in dataset.samples].count(False) == 1
+    del columns["sentence"]
+    np.savez(path, **columns)
+    with pytest.raises(ValueError, match="has no column sentence"):
+        load(path, vectors=vectors)
+
+
+def test_the_real_sentences(mosi_path: Path, data_folder: Path) -> None:
+    """GloVe with audio: nothing of it saw a label, and the vision, which did, is left out."""
+    mosi = load(mosi_path, vectors=data_folder / "mosi_glove300.npz")
+    assert dict(mosi.dims) == {"text": 300, "audio": 73}
+    assert not any(s.features_saw_label for s in mosi.samples)
+    lengths = [len(s.features["text"].values) for s in mosi.samples]
+    assert (max(lengths), round(float(np.mean(lengths)), 1)) == (114, 12.8)
+    assert "vision left out" in mosi.notes[-1]

@@ -1,4 +1,4 @@
-"""Dealing samples out: whole streams, sites to their edges, or mixtures skewed by label."""
+"""Dealing samples out: whole streams, sites to their edges, or mixtures skewed by label or by size."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from megace2_iot.datasets.partition import by_edge, by_group, dirichlet
+from megace2_iot.datasets.partition import by_edge, by_group, dirichlet, size_skewed
 from megace2_iot.datasets.sample import Sample
 from megace2_iot.datasets.synthetic import synthetic
 
@@ -59,3 +59,22 @@ def test_dirichlet_skews_labels(plain_sample: MakeSample) -> None:
     assert again[0] == again[1]
     with pytest.raises(ValueError, match="no split of 6 samples"):
         dirichlet(samples[:6], 4, 1.0, seed=0)
+
+
+def test_sizes_can_be_skewed(plain_sample: MakeSample) -> None:
+    """A small alpha gives most to a few, a large one makes shares equal; labels stay mixed, nothing is lost."""
+    rng = np.random.default_rng(0)
+    samples = [plain_sample(i, "g", score=float(s)) for i, s in enumerate(rng.uniform(-3, 3, 1000))]
+
+    def largest(alpha: float) -> int:
+        shares = size_skewed(samples, 5, alpha, seed=1)
+        assert sorted(s.start for share in shares for s in share) == [s.start for s in samples]
+        assert all([s.start for s in share] == sorted(s.start for s in share) for share in shares)
+        assert min(len(share) for share in shares) >= 5
+        means = [np.mean([s.score for s in share]) for share in shares if len(share) > 100]
+        assert np.ptp(means) < 0.6
+        return max(len(share) for share in shares)
+
+    assert largest(0.3) > 350 > 250 > largest(1000.0) >= 200
+    with pytest.raises(ValueError, match="no sizes by Dirichlet"):
+        size_skewed(samples[:20], 5, 1.0, seed=0)

@@ -1,0 +1,145 @@
+"""Words as vectors: from a GloVe file, or hashed from their letters where there is none.
+
+The hashed vectors need no download and are the same on every machine: a word is the sum of its n-grams of 3 to 5
+letters, with < and > at its ends, and of itself, each of which is 128 bytes of BLAKE2b read as numbers of mean 0 and
+variance 1; the sum is divided by the root of their number. Words that share letters are alike, meanings are not known.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float32]
+
+HASHED_DIM = 128
+SHORTEST, LONGEST = 3, 5  # letters of an n-gram
+UNKNOWN = "<unk>"  # the word for words that are not in the file
+MAX_WORDS = 512  # of one utterance; MOSEI's longest has 310
+_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
+
+
+class Vectors(Protocol):
+    """Makes vectors of words."""
+
+    dim: int
+    origin: str  # for people
+
+    def look_up(self, words: Sequence[str]) -> Array:
+        """(T, D); words that nobody knows are left out, so T may be smaller than their number."""
+
+
+def words_of(text: str) -> list[str]:
+    """Lower-case words of a sentence, apostrophes inside kept, punctuation dropped; the first 512."""
+    return _WORD.findall(text.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"))[:MAX_WORDS]
+
+
+class Hashed:
+    """Vectors from letters."""
+
+    dim = HASHED_DIM
+    origin = "words are hashed from their letters: no vectors were given"
+
+    def __init__(self) -> None:
+        self._known: dict[str, Array] = {}
+
+    def look_up(self, words: Sequence[str]) -> Array:
+        """(T, 128), one row a word."""
+        for word in words:
+            if word not in self._known:
+                self._known[word] = hashed(word)
+        return np.stack([self._known[word] for word in words]) if words else np.zeros((0, self.dim), np.float32)
+
+
+def hashed(word: str) -> Array:
+    """The vector (128,) of one word."""
+    marked = f"<{word.replace(chr(39), '')}>"
+    sizes = range(SHORTEST, min(LONGEST, len(marked) - 1) + 1)
+    parts = [marked[i : i + n] for n in sizes for i in range(len(marked) - n + 1)]
+    rows = np.stack([_noise(part) for part in [marked, *parts]])
+    total: Array = (rows.sum(axis=0) / np.sqrt(len(rows))).astype(np.float32)
+    return total
+
+
+def _noise(part: str) -> npt.NDArray[np.float64]:
+    data = part.encode()
+    half = [hashlib.blake2b(data, digest_size=HASHED_DIM // 2, person=person).digest() for person in (b"0", b"1")]
+    numbers = np.frombuffer(b"".join(half), np.uint8).astype(np.float64)
+    return (numbers - 127.5) / 73.9  # uniform, of variance 1
+
+
+class Glove:
+    """Vectors from a file."""
+
+    def __init__(self, rows: Mapping[str, Array], origin: str) -> None:
+        self._rows = rows
+        self.dim = len(next(iter(rows.values())))
+        self.origin = origin
+
+    def look_up(self, words: Sequence[str]) -> Array:
+        """(T, D); an unknown word is `<unk>` where the file has that, and is left out otherwise."""
+        found = [self._rows[piece] for word in words for piece in self._pieces(word) if piece in self._rows]
+        return np.stack(found) if found else np.zeros((0, self.dim), np.float32)
+
+    def _pieces(self, word: str) -> list[str]:
+        return next((spelt for spelt in spellings(word) if all(piece in self._rows for piece in spelt)), [UNKNOWN])
+
+
+def spellings(word: str) -> list[list[str]]:
+    """How files spell a word: as it is, without apostrophe, or in two as in "do n't" and "it 's"."""
+    if "'" not in word:
+        return [[word]]
+    head, _, tail = word.rpartition("'")
+    two = [head[:-1], "n't"] if tail == "t" and head.endswith("n") else [head, f"'{tail}"]
+    return [[word], [word.replace("'", "")], two]
+
+
+def read_vectors(path: Path, wanted: Iterable[str]) -> Glove:
+    """The vectors of the `wanted` words: an .npz with `words` and `vectors`, or GloVe's lines of a word and numbers.
+
+    Raises OSError where there is no file and ValueError where it is neither.
+    """
+    needed = {piece for word in wanted for spelt in spellings(word) for piece in spelt} | {UNKNOWN}
+    with path.open("rb") as file:
+        is_zip = file.read(4) == b"PK\x03\x04"
+    rows = _of_npz(path, needed) if is_zip else _of_text(path, needed)
+    if rows.keys() <= {UNKNOWN}:
+        raise ValueError(f"{path} has none of the words of the data")
+    return Glove(rows, f"words are vectors of {path.name}")
+
+
+def _of_npz(path: Path, needed: set[str]) -> dict[str, Array]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            words, vectors = file["words"], file["vectors"]
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} holds no word vectors (words, vectors): {error}") from None
+    if vectors.ndim != 2 or words.shape != vectors.shape[:1] or not np.isfinite(vectors).all():
+        raise ValueError(f"{path}: words {words.shape} and vectors {vectors.shape} do not fit, or are not finite")
+    return {str(word): row for word, row in zip(words, vectors.astype(np.float32), strict=True) if str(word) in needed}
+
+
+def _of_text(path: Path, needed: set[str]) -> dict[str, Array]:
+    rows: dict[str, Array] = {}
+    dim = 0
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            word, _, numbers = line.rstrip().partition(" ")
+            if word not in needed:
+                continue
+            try:
+                row = np.array(numbers.split(" "), np.float32)
+            except ValueError:  # the largest published file has some words of two parts, such as "at name@domain.com"
+                continue
+            dim = dim or len(row)
+            if len(row) != dim or not np.isfinite(row).all():
+                raise ValueError(f"{path}, line {number}: expected {word!r} and {dim} finite numbers")
+            rows[word] = row
+    return rows
