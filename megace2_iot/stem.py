@@ -4,6 +4,7 @@
 
 `project` is a 'same'-padded convolution over time without bias (kernel 1 is a plain matrix), and row t of P
 is the sinusoid of position t + 1 as [sin | cos]. P follows from the true length, never from padding.
+As in MulT (`mult_compat`) the convolution is not padded, and P is left out where a channel 0 is exactly 0.0.
 Letters: T time, D width of the features, d width of the model, k kernel, V vocabulary.
 """
 
@@ -39,7 +40,10 @@ class Stem:
     def __init__(
         self, weights: Mapping[Modality, Array], table: Array | None = None, *, mult_compat: bool = False
     ) -> None:
-        """`mult_compat` omits the position where channel 0 of the projection is exactly 0.0, as MulT does."""
+        """`mult_compat` omits the position where channel 0 of the projection is exactly 0.0, as MulT does.
+
+        Its kernels are not padded either, so that Z[0] has k - 1 steps less.
+        """
         widths = {modality: weight.shape[-1] for modality, weight in weights.items()}
         if len(set(widths.values())) != 1:
             raise ValueError(f"a stem has one width for all modalities, not {widths}")
@@ -79,7 +83,7 @@ class Stem:
         are of another width, or the ids lie outside the table.
         """
         x = self._vectors(modality, np.asarray(values))
-        z = _convolve(x, self.weights[modality])
+        z = _convolve(x, self.weights[modality], padded=not self.mult_compat)
         positions = self._rows(len(z))
         if z.ndim == 3:
             positions = positions[:, None]
@@ -132,16 +136,21 @@ class Stem:
         return cls(weights, tensors.get(TABLE_NAME), mult_compat=bool((config or {}).get("mult_compat", False)))
 
 
-def _convolve(x: Array, weight: Array) -> Array:
-    """Cross-correlation over time of x (T, ..., D) with weight (k, D, d), zeros beyond both ends: (T, ..., d)."""
-    kernel, length = len(weight), len(x)
+def _convolve(x: Array, weight: Array, *, padded: bool) -> Array:
+    """Cross-correlation over time of x (T, ..., D) with weight (k, D, d): (T, ..., d), or k - 1 steps less.
+
+    Padded, x is followed and preceded by zeros.
+    """
+    kernel = len(weight)
     if kernel == 1:
         return _product(x, weight[0])
-    before = (kernel - 1) // 2
-    padded = np.pad(x, ((before, kernel - 1 - before), *[(0, 0)] * (x.ndim - 1)))
-    z = np.zeros((*x.shape[:-1], weight.shape[2]), np.float32)
+    if padded:
+        before = (kernel - 1) // 2
+        x = np.pad(x, ((before, kernel - 1 - before), *[(0, 0)] * (x.ndim - 1)))
+    length = max(0, len(x) - kernel + 1)
+    z = np.zeros((length, *x.shape[1:-1], weight.shape[2]), np.float32)
     for j in range(kernel):
-        z += _product(padded[j : j + length], weight[j])
+        z += _product(x[j : j + length], weight[j])
     return z
 
 

@@ -39,6 +39,7 @@ class ModelConfig:
     layers: int  # of each cross-modal encoder
     memory_layers: int  # of each self-attention encoder
     ffn_ratio: int
+    # Steps that a projection sees; 0: none, where features are d wide already and pass as they are (MulT).
     kernels: Mapping[Modality, int] = field(default_factory=lambda: dict.fromkeys(MODALITIES, 1))
     vocabulary: int = 0  # rows of the text's token table; 0: none
     last_k: int = 1  # valid steps that are averaged for the prediction
@@ -46,6 +47,7 @@ class ModelConfig:
     mult_compat: bool = False  # the reference's padding quirks
     outputs: int = 1
     dropouts: Dropouts = Dropouts()
+    causal: bool = True  # no step looks further ahead than the difference of the two lengths (MulT's mask)
 
     def __post_init__(self) -> None:
         if set(self.dims) != set(MODALITIES):
@@ -54,6 +56,8 @@ class ModelConfig:
             raise ValueError(f"width {self.width} cannot be split into {self.heads} heads")
         if min(self.layers, self.memory_layers, self.last_k, self.outputs, *self.dims.values()) < 1:
             raise ValueError("layers, memory_layers, last_k, outputs and dims are at least 1")
+        if wrong := [m for m, k in self.kernels.items() if k < 0 or (k == 0 and self.dims[m] != self.width)]:
+            raise ValueError(f"{wrong[0]} needs a kernel: only features {self.width} wide pass without a projection")
 
     def to_json(self) -> str:
         """Compact, with sorted keys: equal configs have equal JSON."""
@@ -98,7 +102,10 @@ PRESETS: tuple[str, ...] = tuple(_PRESETS)
 
 
 def preset(name: str, dims: Mapping[Modality, int]) -> ModelConfig:
-    """The named architecture for features of these widths. Raises ValueError for an unknown name."""
+    """The named architecture for features of these widths; a modality that the data lack gets width 1, and no samples.
+
+    Raises ValueError for an unknown name.
+    """
     if name not in _PRESETS:
         raise ValueError(f"no preset {name!r}: choose one of {', '.join(PRESETS)}")
-    return ModelConfig(preset=name, dims=dict(dims), **_PRESETS[name])
+    return ModelConfig(preset=name, dims={**dict.fromkeys(MODALITIES, 1), **dims}, **_PRESETS[name])

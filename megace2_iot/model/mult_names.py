@@ -8,9 +8,12 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from megace2_iot.features import Modality
+
 Array = npt.NDArray[np.float32]
 
-_MODALITY = {"l": "text", "a": "audio", "v": "vision"}
+LETTERS: dict[Modality, str] = {"text": "l", "audio": "a", "vision": "v"}
+_MODALITY = {letter: modality for modality, letter in LETTERS.items()}
 _INSIDE_ENCODER = (  # in this order: `layer_norms.0` before `layer_norm`
     ("self_attn.", "attention."),
     ("layer_norms.0.", "attention_norm."),

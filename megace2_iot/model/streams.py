@@ -28,7 +28,7 @@ class Streams:
         self.z: dict[Modality, Tensor] = {m: z[m] for m in kept}
         self.lengths: dict[Modality, Tensor] = {m: true[m].to(z[m].device) for m in kept}
         self._present: dict[Modality, Tensor] = {m: present[m] for m in kept}
-        self._last_k = config.last_k
+        self._last_k, self._causal = config.last_k, config.causal
         self._batch = len(self.z[kept[0]])
         self._padding: dict[Modality, Tensor] = {}
 
@@ -41,7 +41,7 @@ class Streams:
     def mask(self, target: Modality, source: Modality) -> Tensor:
         """(B, 1, T, S): where the target's steps may look in the source."""
         steps = self.z[target].shape[1], self.z[source].shape[1]
-        return look_mask(self.lengths[target], self.lengths[source], *steps, causal=True)
+        return look_mask(self.lengths[target], self.lengths[source], *steps, causal=self._causal)
 
     def padding_mask(self, modality: Modality) -> Tensor:
         """(B, 1, 1, T): the valid steps of one stream, for attention without a direction."""
