@@ -131,10 +131,11 @@ TRAINING = {
     "learning_rate": "of AdamW",
     "batch_size": "examples in a step",
     "epochs": "passes over the samples",
-    "loss": "`l1` or `smooth_l1`",
+    "loss": "`l1`, `smooth_l1` or `mse`",
     "clip_norm": "bound of the whole gradient's norm",
     "weight_decay": "decoupled: a part of the parameter, times the learning rate, a step",
     "proximal_mu": "pull towards the base that training began from (FedProx)",
+    "schedule": "of the learning rate: `constant`, or `cosine`, which falls to 0 over all epochs",
     "max_seconds": "s after which training stops between two batches",
 }
 HEAD = """# Settings

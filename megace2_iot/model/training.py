@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -46,10 +46,11 @@ class TrainingSettings:
     learning_rate: float = 2e-3
     batch_size: int = 16
     epochs: int = 2
-    loss: Literal["l1", "smooth_l1"] = "l1"
+    loss: Literal["l1", "smooth_l1", "mse"] = "l1"
     clip_norm: float = 0.8  # of the whole gradient
     weight_decay: float = 0.0  # decoupled: a part of the parameter, times the learning rate, a step
     proximal_mu: float = 0.0  # FedProx: pull towards the base that training began from
+    schedule: Literal["constant", "cosine"] = "constant"  # cosine: the rate falls to 0 over all epochs
     max_seconds: float | None = None
 
 
@@ -140,6 +141,82 @@ def fine_tune(
             parameter.requires_grad_(True)
 
 
+class Loop:
+    """The one loop: optimiser steps over examples, an epoch at a time. Its state can be kept, so that training which
+    was killed goes on and ends as it would have.
+
+    `step` makes scores (B,) of a batch, and what else is to be added to the loss.
+    """
+
+    def __init__(
+        self,
+        step: Callable[[Batch], tuple[Tensor, Tensor | None]],
+        parameters: Mapping[str, nn.Parameter],
+        settings: TrainingSettings,
+        seed: int,
+    ) -> None:
+        self._step, self._named, self._settings, self._seed = step, dict(parameters), settings, seed
+        self._moved = list(self._named.values())
+        self._anchors = [p.detach().clone() for p in self._moved] if settings.proximal_mu else []
+        self._optimiser = torch.optim.AdamW(
+            self._moved, settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+        )
+        self.steps = 0
+
+    def epoch(
+        self, examples: Sequence[Example], number: int, should_stop: ShouldStop | None = None
+    ) -> tuple[list[float], bool]:
+        """One pass in an order that follows from seed and `number`: each batch's loss, and whether it was stopped."""
+        if not examples:
+            raise ValueError("no examples to train on")
+        settings, losses = self._settings, list[float]()
+        order = np.random.default_rng((self._seed, number)).permutation(len(examples))
+        total = settings.epochs * math.ceil(len(examples) / settings.batch_size)
+        with torch.random.fork_rng(devices=[]):  # dropout follows from the seed
+            torch.manual_seed(self._seed * 100_003 + number)
+            for begin in range(0, len(examples), settings.batch_size):
+                if should_stop is not None and should_stop():
+                    return losses, True
+                chosen = [examples[i] for i in order[begin : begin + settings.batch_size]]
+                losses.append(self._update(collate(chosen, self._moved[0].device), total))
+        self._optimiser.zero_grad()
+        return losses, False
+
+    def _update(self, batch: Batch, total: int) -> float:
+        """One optimiser step of `total`; returns the loss before it."""
+        settings = self._settings
+        if settings.schedule == "cosine":
+            rate = settings.learning_rate * (1 + math.cos(math.pi * min(1.0, self.steps / total))) / 2
+            self._optimiser.param_groups[0]["lr"] = rate
+        self._optimiser.zero_grad()
+        scores, extra = self._step(batch)
+        loss = _LOSSES[settings.loss](scores, batch.scores)
+        (loss if extra is None else loss + extra).backward()  # type: ignore[no-untyped-call]
+        for parameter, anchor in zip(self._moved, self._anchors, strict=False):
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter.detach() - anchor, alpha=settings.proximal_mu)
+        nn.utils.clip_grad_norm_(self._moved, settings.clip_norm)
+        self._optimiser.step()
+        self.steps += 1
+        return loss.item()
+
+    def state(self) -> dict[str, Tensor]:
+        """The optimiser's memory by name, and the steps done; the parameters themselves are the model's."""
+        kept = {"steps": torch.tensor(self.steps)}
+        for name, parameter in self._named.items():
+            for key, value in self._optimiser.state.get(parameter, {}).items():
+                kept[f"{name}:{key}"] = value.detach().clone()
+        return kept
+
+    def restore(self, kept: Mapping[str, Tensor]) -> None:
+        """Go on from a `state`."""
+        self.steps = int(kept["steps"])
+        for name, parameter in self._named.items():
+            memory = {key: kept[f"{name}:{key}"] for key in _MEMORY if f"{name}:{key}" in kept}
+            if memory:
+                self._optimiser.state[parameter] = {key: value.clone() for key, value in memory.items()}
+
+
 def _train(
     model: CrossModalTransformer,
     parameters: Mapping[str, nn.Parameter],
@@ -148,45 +225,28 @@ def _train(
     seed: int,
     should_stop: ShouldStop | None,
 ) -> FitResult:
-    if not examples:
-        raise ValueError("no examples to train on")
-    moved = list(parameters.values())
-    anchors = [p.detach().clone() for p in moved] if settings.proximal_mu else []
-    optimiser = torch.optim.AdamW(moved, settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
     begin = time.monotonic()
+    loop = Loop(lambda batch: (model(batch.z, batch.lengths)[:, 0], None), parameters, settings, seed)
+
+    def late() -> bool:
+        over = settings.max_seconds is not None and time.monotonic() - begin >= settings.max_seconds
+        return over or (should_stop is not None and should_stop())
+
     losses: list[float] = []
     stopped = False
-    with torch.random.fork_rng(devices=[]):  # dropout follows from the seed
-        torch.manual_seed(seed)
-        for chosen in _batches(len(examples), settings, seed):
-            late = settings.max_seconds is not None and time.monotonic() - begin >= settings.max_seconds
-            if late or (should_stop is not None and should_stop()):
-                stopped = True
-                break
-            batch = collate([examples[i] for i in chosen], moved[0].device)
-            optimiser.zero_grad()
-            loss = _loss(settings)(model(batch.z, batch.lengths)[:, 0], batch.scores)
-            loss.backward()  # type: ignore[no-untyped-call]
-            for parameter, anchor in zip(moved, anchors, strict=False):
-                if parameter.grad is not None:
-                    parameter.grad.add_(parameter.detach() - anchor, alpha=settings.proximal_mu)
-            nn.utils.clip_grad_norm_(moved, settings.clip_norm)
-            optimiser.step()
-            losses.append(loss.item())
-    optimiser.zero_grad()
+    for number in range(settings.epochs):
+        seen, stopped = loop.epoch(examples, number, late)
+        losses += seen
+        if stopped:
+            break
     recent = losses[-math.ceil(len(examples) / settings.batch_size) :]
     loss_seen = float(np.mean(recent)) if recent else None
     return FitResult(len(losses), loss_seen, time.monotonic() - begin, stopped)
 
 
-def _batches(count: int, settings: TrainingSettings, seed: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Every example once an epoch, in an order that follows from the seed."""
-    rng = np.random.default_rng(seed)
-    for _ in range(settings.epochs):
-        order = rng.permutation(count)
-        for begin in range(0, count, settings.batch_size):
-            yield order[begin : begin + settings.batch_size]
-
-
-def _loss(settings: TrainingSettings) -> Callable[[Tensor, Tensor], Tensor]:
-    return F.l1_loss if settings.loss == "l1" else F.smooth_l1_loss
+_MEMORY = ("step", "exp_avg", "exp_avg_sq")  # of AdamW
+_LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "l1": F.l1_loss,
+    "smooth_l1": F.smooth_l1_loss,
+    "mse": F.mse_loss,
+}
