@@ -13,6 +13,7 @@ import torch
 from megace2_iot.blobs import Blob
 from megace2_iot.examples import Embedded
 from megace2_iot.model.adapter import Adapter, attach, detach, load_adapter
+from megace2_iot.model.fused import FusedModel
 from megace2_iot.model.fusion import CrossModalTransformer, ModelConfig
 from megace2_iot.model.state import load_base
 from megace2_iot.model.training import Example, collate
@@ -33,6 +34,7 @@ class Answering:
 @dataclass(slots=True)
 class _Generation:
     model: CrossModalTransformer
+    fused: FusedModel
     version: int
     answering: Answering
 
@@ -74,7 +76,8 @@ class Predictor:
         else:
             model = CrossModalTransformer.seeded(parsed, 0).eval().to(self.device)
             load_base(model, tensors)
-            self._generations[stem] = _Generation(model, version, Answering())
+            self._generations[stem] = _Generation(model, FusedModel(model), version, Answering())
+        self._generations[stem].fused.pack()
         self._generations.move_to_end(stem)
         while len(self._generations) > GENERATIONS:
             self._generations.popitem(last=False)
@@ -97,8 +100,9 @@ class Predictor:
         """Scores of embedded samples; each is the same alone and in any batch (to 1e-5)."""
         generation = self._generations[stem]
         batch = collate([Example(sample, 0.0) for sample in samples], self.device)
+        answer = generation.fused if generation.fused.serves(batch.lengths) else generation.model
         with torch.inference_mode():
-            scores = generation.model(batch.z, batch.lengths)[:, 0].float().cpu().numpy()
+            scores = answer(batch.z, batch.lengths)[:, 0].float().cpu().numpy()
         confidences, fit = None, generation.answering.calibration
         if fit is not None:
             confidences = 1.0 / (1.0 + np.exp(-(fit[0] * np.abs(scores) + fit[1])))
