@@ -41,7 +41,9 @@ def evaluate(checkpoint: Path, data: str, rows: str, split: str, seed: int, vect
     from megace2_iot.datasets.sample import SPLITS
     from megace2_iot.model import checkpoint as checkpoints
     from megace2_iot.model.raw import measured, to_examples
+    from megace2_iot.model.runs import use_threads
 
+    use_threads(1)
     dataset = loaded(data, split, seed, vectors)
     digest = digest_of(dataset)
     try:

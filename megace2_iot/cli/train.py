@@ -38,14 +38,16 @@ def command(
     patience: Annotated[
         int | None, typer.Option(min=0, help="Epochs without a better validation error; 0: never.")
     ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Of torch; small models are fastest with one.")] = 1,
     out: Annotated[Path, typer.Option(help="Folder of the run; an unfinished run in it goes on.")] = Path("runs/train"),
     as_json: Json = False,
 ) -> None:
     """Train, keep the best checkpoint, and measure it on the test rows."""
     from megace2_iot.cli.experiments.corpus import digest_of
     from megace2_iot.cli.report import versions
-    from megace2_iot.model.runs import recommended
+    from megace2_iot.model.runs import recommended, use_threads
 
+    use_threads(threads)
     dataset = loaded(data, split, seed, vectors)
     try:
         chosen = recommended(method, seed, preset)
@@ -96,7 +98,8 @@ def _train_all(runs: Sequence[RunSettings], dataset: Dataset, out: Path, *, quie
             judged = "" if epoch.valid is None else f"  validation MAE {epoch.valid:.3f}"
             so_far = f"{time.monotonic() - began:.0f} s"
             last = settings.training.epochs
-            print(f"seed {settings.seed}  epoch {epoch.number + 1}/{last}  loss {epoch.train:.3f}{judged}  {so_far}")
+            line = f"seed {settings.seed}  epoch {epoch.number + 1}/{last}  loss {epoch.train:.3f}{judged}  {so_far}"
+            print(line, flush=True)
 
         try:
             results.append(train(settings, dataset, out / f"seed-{settings.seed}", told))

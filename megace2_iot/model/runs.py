@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
@@ -66,6 +67,11 @@ class RunResult:
     def to_json(self) -> dict[str, Any]:
         measured = self.test.as_dict() if self.test else None
         return {**asdict(self), "test": measured}
+
+
+def use_threads(count: int) -> None:
+    """How many threads torch computes with: two that other work interrupts can be ten times as slow as one."""
+    torch.set_num_threads(count)
 
 
 def recommended(method: str, seed: int, name: str = "nano") -> RunSettings:

@@ -32,6 +32,10 @@ MISTAKES = {
     "a cloud's folder": (["cloud", "--state-dir", "junk.npz/c", "--broker", NOBODY], "choose another state_dir"),
     "a device's folder": (["device", "--state-dir", "junk.npz/d", "--broker", NOBODY], "choose another state_dir"),
     "a recording that exists": (["record", "empty.rec", "--broker", NOBODY], "recordings are never overwritten"),
+    "training on missing data": (["train", "--data", "nowhere.npz"], "cannot read nowhere.npz"),
+    "an unknown method": (["train", "--method", "resnet"], "choose one of ef_lstm"),
+    "a checkpoint that is none": (["evaluate", "junk.npz", "--data", "synthetic"], "cannot read junk.npz"),
+    "rows that are none": (["evaluate", "x", "--data", "synthetic", "--rows", "some"], "choose train, valid, test"),
     "a speed below zero": (["device", "--speed", "-1"], "[replay] speed"),
 }
 
