@@ -14,7 +14,19 @@ from rich.console import Console
 
 from benchmarks.rows import Row, machine, show
 
-NAMES = ("packet", "aggregate", "model", "device", "intake", "saturated", "latency", "release", "bulk")
+NAMES = (
+    "packet",
+    "aggregate",
+    "federation",
+    "model",
+    "fused",
+    "device",
+    "intake",
+    "saturated",
+    "latency",
+    "release",
+    "bulk",
+)
 
 
 def main() -> int:

@@ -118,8 +118,7 @@ class Participant:
     async def _serve(self, start: RoundStart) -> None:
         pointer = self._pointer
         if pointer is None or pointer.family != start.family or not self._embedded:
-            declined = make_offer(self._device, start.family, start.base_version, start.round, {}, "float32", b"")
-            self.offers.put(declined, b"")
+            self._decline(start)
             return
         base = await self._puller.pull(
             start.sha256,
@@ -138,13 +137,25 @@ class Participant:
         self._bus.telemetry.time("training", time.monotonic() - began)
         self._bus.telemetry.gauge("training_loss", float(result["loss"]))
         codec = str(start.training.get("codec", "int8"))
-        body, residual = encode_delta(result["delta"], codec, self._residual)
+        try:
+            body, residual = encode_delta(result["delta"], codec, self._residual)
+        except ValueError as error:  # training diverged: nothing of it is given, and its leftovers go with it
+            _log.error("round %d: %s", start.round, error)
+            self._bus.telemetry.count("training_failures")
+            self._residual = None
+            self._decline(start)
+            return
         duration = time.monotonic() - began
         examples_behind = result["num_examples"]
         offer = make_offer(
             self._device, start.family, start.base_version, start.round, examples_behind, codec, body, duration
         )
         self.offers.put(offer, body).add_done_callback(lambda answer: self._judged(answer, start.round, residual))
+
+    def _decline(self, start: RoundStart) -> None:
+        """Tell the edge not to wait."""
+        declined = make_offer(self._device, start.family, start.base_version, start.round, {}, "float32", b"")
+        self.offers.put(declined, b"")
 
     def _judged(self, answer: asyncio.Future[Verdict], number: int, residual: np.ndarray[Any, Any] | None) -> None:
         if answer.cancelled():

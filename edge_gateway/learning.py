@@ -61,6 +61,16 @@ class LearningSettings(BaseModel):
     personalise_every: float = Field(5.0, ge=0)  # s at least between two fine-tunings of the adapter
 
 
+def round_training(settings: LearningSettings, version: int) -> dict[str, float | int | str]:
+    """How a round over release `version` trains.
+
+    The rate falls as 1 / (1 + version / half_rate_at): late rounds settle instead of swinging around what they found.
+    """
+    half = settings.half_rate_at
+    scale = 1.0 / (1.0 + version / half) if half else 1.0
+    return {**settings.training, "codec": settings.codec, "rate_scale": scale}
+
+
 class Learning:
     """One edge's learning side."""
 
@@ -274,17 +284,8 @@ class Learning:
             size=pointer.size,
             participants=tuple(p for p in opened.participants if p != self._edge),
             deadline=opened.deadline - opened.opened_at,
-            training={
-                **self._settings.training,
-                "codec": self._settings.codec,
-                "rate_scale": self._rate_scale(pointer),
-            },
+            training=round_training(self._settings, pointer.version),
         )
-
-    def _rate_scale(self, pointer: ModelPointer) -> float:
-        """1 / (1 + version / half_rate_at): late rounds settle instead of swinging around what they found."""
-        half = self._settings.half_rate_at
-        return 1.0 / (1.0 + pointer.version / half) if half else 1.0
 
     async def _train_self(self, start: RoundStart, own: list[Labelled]) -> None:
         try:

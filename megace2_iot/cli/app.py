@@ -5,7 +5,23 @@ from __future__ import annotations
 import typer
 
 from megace2_iot import __version__
-from megace2_iot.cli import broker, cloud, demo, device, edge, label, record, replay, status
+from megace2_iot.cli import (
+    broker,
+    cloud,
+    data,
+    demo,
+    device,
+    edge,
+    evaluate,
+    experiment,
+    export,
+    import_,
+    label,
+    record,
+    replay,
+    status,
+    train,
+)
 
 app = typer.Typer(
     name="megace2",
@@ -14,8 +30,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (demo, broker, cloud, edge, device, replay, record, label, status):
+for module in (demo, broker, cloud, edge, device, replay, record, label, status, train, evaluate, experiment):
     app.command(module.__name__.rsplit(".", 1)[-1])(module.command)
+app.add_typer(data.app, name="data")
+app.add_typer(import_.app, name="import")
+app.add_typer(export.app, name="export")
 
 
 def _version(wanted: bool) -> None:

@@ -61,7 +61,7 @@ def build(run: Run, watch: Watch, scores: Scores | None, simple: Anchors | None)
         "format": FORMAT,
         "command": run.command,
         "seed": run.options.seed,
-        "versions": _versions(),
+        "versions": versions(),
         "seconds": round(run.seconds, 1),
         "interrupted": run.interrupted,
         "data": {"name": run.dataset.name, "speed": run.speed, "notes": list(run.dataset.notes)},
@@ -156,7 +156,7 @@ def _edges(watch: Watch, scores: Scores | None) -> dict[str, dict[str, Any]]:
     }
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     found = {"megace2": __version__, "python": platform.python_version(), "machine": platform.machine()}
     for package in ("torch", "numpy", "aiomqtt", "paho-mqtt", "zstandard"):
         try:

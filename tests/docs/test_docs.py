@@ -85,7 +85,11 @@ def test_commands_and_options_exist(page):
         if words[:1] != ["megace2"] or len(words) < 2 or not re.fullmatch(r"[a-z]+", words[1]):
             continue
         assert words[1] in COMMANDS, line
-        known = {name for p in COMMANDS[words[1]].params for name in (*p.opts, *p.secondary_opts)}
+        asked = COMMANDS[words[1]]
+        if hasattr(asked, "commands") and len(words) > 2:  # a group: the next word is its command
+            assert words[2] in asked.commands, line
+            asked = asked.commands[words[2]]
+        known = {name for p in asked.params for name in (*p.opts, *p.secondary_opts)}
         unknown = {word for word in words[2:] if word.startswith("--")} - known - {"--help"}
         assert not unknown, line
 

@@ -1,0 +1,77 @@
+"""What an experiment is asked for, and how large a site it simulates."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edge_gateway.learning import LearningSettings
+from megace2_iot.cli.experiments.fleet import FleetSettings
+
+# of a round, by preset; smooth L1 as in the demo: under L1 a base wanders between the opinions of raters
+TRAINING: dict[str, dict[str, float | int | str]] = {
+    "nano": {"learning_rate": 2e-3, "epochs": 2, "loss": "smooth_l1"},
+    "mult": {"learning_rate": 1e-3, "epochs": 1, "loss": "smooth_l1"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """The size of every run: virtual seconds, s between two scores, and how often centralised training trains."""
+
+    edges: int
+    devices: int  # of each edge
+    samples: int  # of a stream of the built-in corpus
+    seconds: float
+    every: float
+    central_rounds: int
+
+
+QUICK = Scale(edges=2, devices=3, samples=25, seconds=120.0, every=4.0, central_rounds=15)
+FULL = Scale(edges=3, devices=4, samples=50, seconds=300.0, every=6.0, central_rounds=40)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the command line says. `alpha` deals by label, Dirichlet(alpha); None deals whole sites and streams."""
+
+    out: Path
+    data: str = "synthetic"
+    seeds: int = 3
+    alpha: float | None = None
+    preset: str = "nano"
+    quick: bool = False
+    drop_out: float = 0.0  # chance that a device leaves in the middle of a round
+    late: float = 0.0  # chance that a training takes five times as long
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        if self.preset not in TRAINING:
+            raise ValueError(f"--preset {self.preset}: choose one of {', '.join(TRAINING)}")
+        if self.alpha is not None and self.alpha <= 0:
+            raise ValueError(f"--alpha {self.alpha}: it is above 0")
+
+    @property
+    def scale(self) -> Scale:
+        return QUICK if self.quick else FULL
+
+    @property
+    def fleet(self) -> FleetSettings:
+        scale = self.scale
+        return FleetSettings(edges=scale.edges, devices=scale.devices, drop_out=self.drop_out, late=self.late)
+
+    def learning(self, **training: float | int | str) -> LearningSettings:
+        """The tiers' own settings, with the demo's training and `training` over it."""
+        return LearningSettings(training={**TRAINING[self.preset], **training})
+
+    def settings(self) -> dict[str, Any]:
+        """All that a run's result follows from besides arm, seed and data."""
+        learning = self.learning().model_dump()
+        return {
+            "scale": asdict(self.scale),
+            "fleet": asdict(self.fleet),
+            "learning": learning,
+            "preset": self.preset,
+            "alpha": self.alpha,
+        }
