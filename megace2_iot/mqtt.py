@@ -9,9 +9,10 @@ object serves one connection and is then thrown away.
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple, TypeVar
 
 import aiomqtt
 import paho.mqtt.client as paho
@@ -19,6 +20,7 @@ from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+T = TypeVar("T")
 FAILURE = 0x80  # MQTT 5: reason codes from here on are failures
 UNSUPPORTED_VERSION = (0x84, 0x01)  # CONNACK of MQTT 5 and 3.1.1
 NOT_WELCOME = (0x85, 0x86, 0x87, 0x8A, 0x02, 0x04, 0x05)  # bad id, credentials or authority, banned
@@ -245,6 +247,15 @@ class Connection(aiomqtt.Client):
             raise Refused(f"{topic}: {error}") from None
         finally:
             self._confirmations.pop(info.mid, None)
+
+    async def _wait_for(self, fut: Awaitable[T], timeout: float | None) -> T:
+        """In the place of aiomqtt's: in 3.11 `asyncio.wait_for` loses a cancellation that comes with the answer."""
+        limit = self.timeout if timeout is None else timeout
+        try:
+            async with asyncio.timeout(None if limit == math.inf else limit):
+                return await fut
+        except TimeoutError:
+            raise aiomqtt.MqttError("Operation timed out") from None
 
     def acknowledge(self, delivery: Delivery) -> None:
         if delivery.mid and not self._disconnected.done():

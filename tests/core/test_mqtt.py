@@ -1,5 +1,6 @@
 """The private members of aiomqtt and paho that mqtt.py reaches into: a new version of either fails here first."""
 
+import asyncio
 import inspect
 
 import aiomqtt
@@ -9,7 +10,9 @@ import pytest
 from megace2_iot.mqtt import Connection, _read_publish
 
 
-@pytest.mark.parametrize("name", ["_on_connect", "_on_publish", "_on_subscribe", "_on_unsubscribe"])
+@pytest.mark.parametrize(
+    "name", ["_on_connect", "_on_publish", "_on_subscribe", "_on_unsubscribe", "_on_socket_open", "_wait_for"]
+)
 def test_the_overridden_callbacks_have_the_same_arguments(name: str):
     """aiomqtt hands them to paho by these names."""
     ours = list(inspect.signature(getattr(Connection, name)).parameters)
@@ -53,3 +56,22 @@ def test_a_damaged_publish_is_a_protocol_error(command: int, packet: bytes):
     """Nothing but ValueError and IndexError, which end the connection."""
     with pytest.raises((ValueError, IndexError)):
         _read_publish(command, packet, properties=command == 0x30 and len(packet) > 3)
+
+
+async def test_a_cancellation_is_not_lost_to_an_answer_that_comes_with_it():
+    """Or a tier that was told to stop while it subscribed would go on for ever."""
+    connection = Connection("localhost", on_delivery=lambda connection, delivery: None)
+    answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    waiting = asyncio.create_task(connection._wait_for(answer, 5))
+    await asyncio.sleep(0)
+    answer.set_result(1)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
+async def test_an_answer_that_does_not_come_is_a_time_out():
+    """`auto` falls back to MQTT 3.1.1 by these words."""
+    connection = Connection("localhost", on_delivery=lambda connection, delivery: None)
+    with pytest.raises(aiomqtt.MqttError, match="timed out"):
+        await connection._wait_for(asyncio.get_running_loop().create_future(), 0.01)
