@@ -23,6 +23,8 @@ from megace2_iot.model.fusion import CrossModalTransformer, sources_of
 from megace2_iot.model.streams import Streams
 
 Pair = tuple[Modality, Modality]  # target, source
+SHORT = 128  # steps up to which two batched products and a softmax are faster than torch's own attention
+SCORES = 5 << 19  # bytes of attention weights of a piece of a batch of short sequences
 IN_CACHE = 3 << 19  # bytes of all streams of a piece of a batch: larger ones leave a core's cache, and are slower
 PAIRS: tuple[Pair, ...] = tuple((target, source) for target in MODALITIES for source in sources_of(target))
 
@@ -70,7 +72,9 @@ class FusedModel:
         """Scores (B, outputs) of Z[0] (B, T_m, d), right-padded, as the model's own `forward` gives them (to 1e-5)."""
         batch = len(next(iter(z.values())))
         longest = max(x.shape[1] for x in z.values())
-        piece = max(4, IN_CACHE // (len(PAIRS) * longest * self._model.config.width * 4))
+        config = self._model.config
+        row = longest * (config.heads * longest if longest <= SHORT else config.width)  # elements of one stream
+        piece = max(4, (SCORES if longest <= SHORT else IN_CACHE) // (4 * len(PAIRS) * row))
         if batch <= piece or next(iter(z.values())).is_cuda:
             return self._scores(z, lengths)
         parts = [slice(begin, begin + piece) for begin in range(0, batch, piece)]
@@ -158,7 +162,7 @@ class FusedModel:
             part.reshape(groups * batch, -1, heads, width // heads).transpose(1, 2)
             for part in (q.view(groups, batch, time, width), k, v)
         )
-        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+        seen = _attend(q, k, v, mask, causal)
         seen = seen.transpose(1, 2).reshape(groups, batch * time, width)
         flat = flat + torch.baddbmm(layer.out[1], seen, layer.out[0])
         inner = torch.baddbmm(layer.expand[1], _normed(flat), layer.expand[0]).relu_()
@@ -214,6 +218,23 @@ def _folded(weight: Tensor, bias: Tensor, norm: torch.nn.LayerNorm) -> tuple[Ten
 def _stack(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     weights = torch.stack([weight for weight, _ in parts]).contiguous().detach()
     return weights, torch.stack([bias for _, bias in parts])[:, None].detach()
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+    """(N, H, T, d / H) of queries looking at keys and values (N, H, S, d / H); `causal` needs no mask."""
+    time, span = q.shape[2], k.shape[2]
+    if max(time, span) > SHORT or q.is_cuda:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+    scale = q.shape[-1] ** -0.5
+    flat_q, flat_k, flat_v = q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)
+    if causal:
+        ahead = q.new_full((time, span), -math.inf).triu(1)
+        scores = torch.baddbmm(ahead, flat_q, flat_k.transpose(1, 2), alpha=scale)
+    else:
+        scores = torch.bmm(flat_q, flat_k.transpose(1, 2)).mul_(scale)
+        if mask is not None:
+            scores = scores.view(*q.shape[:2], time, span).masked_fill_(~mask, -math.inf).flatten(0, 1)
+    return torch.bmm(torch.softmax(scores, dim=-1), flat_v).view(*q.shape[:2], time, -1)
 
 
 def _normed(x: Tensor) -> Tensor:

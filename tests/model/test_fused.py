@@ -53,8 +53,12 @@ BATCHES = [
 @pytest.mark.parametrize("config", [NANO, DEEP], ids=["nano", "deep"])
 @pytest.mark.parametrize("steps", BATCHES)
 @pytest.mark.parametrize("placement", [None, "inserted", "output"])
-def test_the_same_answers(config: ModelConfig, steps: dict[str, list[int]], placement: str | None) -> None:
-    """For equal and different lengths, padding, a modality that all lack, and with an adapter in either place."""
+@pytest.mark.parametrize("short", [128, 0])
+def test_the_same_answers(
+    config: ModelConfig, steps: dict[str, list[int]], placement: str | None, short: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For equal and different lengths, padding, a lacking modality, either attention, an adapter in either place."""
+    monkeypatch.setattr(module, "SHORT", short)
     model = model_of(config)
     if placement:
         adapter = Adapter(config, placement)  # type: ignore[arg-type]
@@ -71,7 +75,7 @@ def test_the_same_answers(config: ModelConfig, steps: dict[str, list[int]], plac
 
 def test_a_batch_in_pieces_is_the_whole_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces that fit into the cache, the last one smaller."""
-    monkeypatch.setattr(module, "IN_CACHE", 1)
+    monkeypatch.setattr(module, "SCORES", 1)
     model = model_of(NANO)
     z, lengths = batch(NANO.width, text=[5] * 9, audio=[3] * 9, vision=[4] * 9)
     with torch.inference_mode():
