@@ -1,9 +1,10 @@
 """One MQTT connection: aiomqtt's client with refusals raised, limits read, and acknowledgement by the reader.
 
 aiomqtt 2.5 acknowledges before the program has seen a message, hides refusals, drops the CONNACK's limits, and reuses
-a client whose queue may hold a message that the broker will never take. This file is the only one that reaches into
-it (`_client`, `_on_*`, `_disconnected`); tests/core/test_mqtt.py checks those members on every version. A client
-object serves one connection and is then thrown away.
+a client whose queue may hold a message that the broker will never take; paho reads a packet in five small pieces. This
+file is the only one that reaches into them (`_client`, `_on_*`, `_disconnected`, paho's `_handle_publish` and others);
+tests/core/test_mqtt.py checks those members on every version. A client object serves one connection and is then thrown
+away.
 """
 
 from __future__ import annotations
