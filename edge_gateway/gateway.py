@@ -55,6 +55,8 @@ class EdgeSettings(BaseModel):
     state_dir: Path = Path("state/edge")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(1, ge=1, le=256)  # of the model
+    runtime: Literal["auto", "onnx", "torch"] = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
     labelled_windows: int = Field(4096, ge=1)
     health_interval: float = Field(5.0, gt=0)  # s
     metrics_port: int = Field(0, ge=0, le=65535)  # Prometheus figures on loopback; 0: none
@@ -78,6 +80,7 @@ async def run_edge(
         prometheus(lambda: telemetry, settings.metrics_port),
     ):
         predictor = await _start_predictor(settings, thread)
+        _log.info("the model answers on %s by %s", predictor.device, predictor.runtime)
         presence = Presence(topic=topics.edge_all(settings.id, "state"), payload=_state)
         async with (
             worker("edge_gateway.personalizer") as trainer,
@@ -90,7 +93,7 @@ async def _start_predictor(settings: EdgeSettings, thread: ThreadPoolExecutor) -
     def start() -> Predictor:
         from edge_gateway.predictor import Predictor  # seconds of importing torch, off the loop
 
-        return Predictor(settings.device, settings.threads)
+        return Predictor(settings.device, settings.threads, settings.runtime, settings.precision)
 
     try:
         return await asyncio.get_running_loop().run_in_executor(thread, start)

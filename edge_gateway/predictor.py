@@ -13,8 +13,8 @@ import torch
 from megace2_iot.blobs import Blob
 from megace2_iot.examples import Embedded
 from megace2_iot.model.adapter import Adapter, attach, detach, load_adapter
-from megace2_iot.model.fused import FusedModel
 from megace2_iot.model.fusion import CrossModalTransformer, ModelConfig
+from megace2_iot.model.serving import FastPath, Precision, Runtime, Serving
 from megace2_iot.model.state import load_base
 from megace2_iot.model.training import Example, collate
 from megace2_iot.tensors import decode_tensors
@@ -34,7 +34,7 @@ class Answering:
 @dataclass(slots=True)
 class _Generation:
     model: CrossModalTransformer
-    fused: FusedModel
+    fast: FastPath
     version: int
     answering: Answering
 
@@ -60,9 +60,14 @@ def choose_device(wanted: str) -> torch.device:
 class Predictor:
     """Every call belongs in the model thread; between two calls of `run` the weights may be swapped."""
 
-    def __init__(self, device: str = "auto", threads: int = 1) -> None:
+    def __init__(
+        self, device: str = "auto", threads: int = 1, runtime: Runtime = "auto", precision: Precision = "float32"
+    ) -> None:
+        """Raises ValueError where device, runtime or precision cannot be had here."""
         torch.set_num_threads(threads)
         self.device = choose_device(device)
+        self._serving = Serving(self.device, threads, runtime, precision)
+        self.runtime = self._serving.runtime
         self._generations: OrderedDict[str, _Generation] = OrderedDict()
 
     def load(self, stem: str, config: str, blob: Blob, version: int) -> None:
@@ -76,8 +81,8 @@ class Predictor:
         else:
             model = CrossModalTransformer.seeded(parsed, 0).eval().to(self.device)
             load_base(model, tensors)
-            self._generations[stem] = _Generation(model, FusedModel(model), version, Answering())
-        self._generations[stem].fused.pack()
+            self._generations[stem] = _Generation(model, self._serving.path(model), version, Answering())
+        self._generations[stem].fast.pack()
         self._generations.move_to_end(stem)
         while len(self._generations) > GENERATIONS:
             self._generations.popitem(last=False)
@@ -92,6 +97,7 @@ class Predictor:
             load_adapter(adapter, answering.adapter)
             attach(generation.model, adapter)
         generation.answering = answering
+        generation.fast.pack()
 
     def knows(self, stem: str) -> bool:
         return stem in self._generations
@@ -100,7 +106,7 @@ class Predictor:
         """Scores of embedded samples; each is the same alone and in any batch (to 1e-5)."""
         generation = self._generations[stem]
         batch = collate([Example(sample, 0.0) for sample in samples], self.device)
-        answer = generation.fused if generation.fused.serves(batch.lengths) else generation.model
+        answer = generation.fast if generation.fast.serves(batch.lengths) else generation.model
         with torch.inference_mode():
             scores = answer(batch.z, batch.lengths)[:, 0].float().cpu().numpy()
         confidences, fit = None, generation.answering.calibration

@@ -81,8 +81,7 @@ class Unimodal(nn.Module):
         streams = _streams(self.stem, features, lengths, self.config.model)
         if target not in streams.z:
             return _answer(self.head, streams.zeros(self.config.model.width))
-        heard = self.memory(streams.z[target], mask=streams.mask(target, target))
-        return _answer(self.head, streams.last_steps(target, heard))
+        return _answer(self.head, streams.last_steps(target, self.memory, streams.z[target]))
 
     def training_step(self, features: Batch, lengths: Batch) -> tuple[Tensor, Tensor]:
         """Scores, and no loss of its own."""
@@ -118,9 +117,9 @@ class SingleTarget(nn.Module):
         positions: Tensor = self.memory_positions(fused.shape[1])
         if shape.mult_compat:
             positions = positions * (fused[..., :1] != 0.0)
-        memory = self.get_submodule(f"{target}_memory")
-        remembered = memory(math.sqrt(fused.shape[-1]) * fused + positions, mask=streams.mask(target, target))
-        return _answer(self.head, streams.last_steps(target, remembered))
+        memory: Encoder = self.get_submodule(f"{target}_memory")  # type: ignore[assignment]
+        fused = math.sqrt(fused.shape[-1]) * fused + positions
+        return _answer(self.head, streams.last_steps(target, memory, fused))
 
     def training_step(self, features: Batch, lengths: Batch) -> tuple[Tensor, Tensor]:
         """Scores, and no loss of its own."""

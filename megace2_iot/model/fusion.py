@@ -97,8 +97,8 @@ class CrossModalTransformer(nn.Module):
             itself = self._adapted(target, streams)(streams.z[target])
             fused = torch.where(alone, torch.cat([itself, itself], dim=-1), fused)
         fused = math.sqrt(fused.shape[-1]) * fused + self._memory_position(fused)
-        memory = self.get_submodule(f"{target}_memory")(fused, mask=streams.mask(target, target))
-        return streams.last_steps(target, memory)
+        memory: Encoder = self.get_submodule(f"{target}_memory")  # type: ignore[assignment]
+        return streams.last_steps(target, memory, fused)
 
     def _cross(self, target: Modality, source: Modality, streams: Streams) -> Tensor:
         """(B, T, d): the target's stream after looking at the source; zeros where either is missing."""

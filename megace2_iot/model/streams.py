@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from megace2_iot.features import MODALITIES, Modality
-from megace2_iot.model.attention import look_mask
+from megace2_iot.model.attention import Encoder, look_mask
 from megace2_iot.model.config import ModelConfig
 
 
@@ -73,10 +73,11 @@ class Streams:
                 alone &= ~present
         return alone.to(self.z[target].device)[:, None, None] if bool(alone.any()) else None
 
-    def last_steps(self, modality: Modality, x: Tensor) -> Tensor:
-        """(B, width): the mean of the last k valid steps of x (B, T, width); zeros where there is none."""
+    def last_steps(self, modality: Modality, memory: Encoder, x: Tensor) -> Tensor:
+        """(B, width): the mean of the last k valid steps of what a memory makes of x (B, T, width), 0 without one."""
         steps = self.lengths[modality][:, None]
-        time = torch.arange(x.shape[1], device=x.device)
-        counted = ((time < steps) & (time >= steps - self._last_k)).to(x.dtype)  # (B, T)
+        rows = steps - torch.arange(self._last_k, 0, -1, device=x.device)  # (B, k)
+        counted = (rows >= 0).to(x.dtype)
         weights = counted / counted.sum(dim=1, keepdim=True).clamp(min=1.0)
-        return torch.bmm(weights[:, None], x)[:, 0]
+        remembered = memory(x, mask=self.mask(modality, modality), rows=rows.clamp(min=0))
+        return torch.bmm(weights[:, None], remembered)[:, 0]
