@@ -54,8 +54,8 @@ class MultiHeadAttention(nn.Module):
         else:
             q = F.linear(query, weight[:d], bias[:d])
             k, v = F.linear(source, weight[d:], bias[d:]).chunk(2, dim=-1)
-        dropout = self.dropout if self.training else 0.0
-        heads = attend(self._split(q), self._split(k), self._split(v), mask, dropout=dropout)
+        q, k, v = self._split(q), self._split(k), self._split(v)
+        heads = attend(q, k, v, mask, self.dropout) if self.training else F.scaled_dot_product_attention(q, k, v, mask)
         out: Tensor = self.out_proj(heads.transpose(1, 2).flatten(2))
         return out
 
@@ -64,21 +64,18 @@ class MultiHeadAttention(nn.Module):
         return x.view(batch, time, self.heads, width // self.heads).transpose(1, 2)  # (B, H, T, d / H)
 
 
-def attend(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, causal: bool = False, dropout: float = 0.0
-) -> Tensor:
-    """(B, H, T, d / H) of queries looking at keys and values (B, H, S, d / H); `causal`, for T = S, needs no mask."""
-    if q.is_cuda or torch.compiler.is_exporting() or (max(q.shape[2], k.shape[2]) > SHORT and not dropout):
-        return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=causal)
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
+    """(B, H, T, d / H) of queries looking at keys and values (B, H, S, d / H); the mask may be one for all samples."""
+    if q.is_cuda or mask is None or (max(q.shape[2], k.shape[2]) > SHORT and not dropout):
+        return F.scaled_dot_product_attention(q, k, v, mask, dropout)
     (batch, heads, time, width), span = q.shape, k.shape[2]
-    flat_q, flat_k, flat_v = q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)
-    if causal:
-        ahead = q.new_full((time, span), -math.inf).triu(1)
-        scores = torch.baddbmm(ahead, flat_q, flat_k.transpose(1, 2), alpha=width**-0.5)
+    flat_q, flat_k, flat_v = q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2), v.flatten(0, 1)
+    if len(mask) == 1:  # the same for every sample: added within the product
+        ahead = flat_q.new_zeros(mask.shape[1:]).masked_fill_(~mask[0], -math.inf)
+        scores = torch.baddbmm(ahead, flat_q, flat_k, alpha=width**-0.5)
     else:
-        scores = torch.bmm(flat_q * width**-0.5, flat_k.transpose(1, 2))
-        if mask is not None:
-            scores = scores.view(batch, heads, time, span).masked_fill_(~mask, -math.inf).flatten(0, 1)
+        scores = torch.bmm(flat_q, flat_k).mul_(width**-0.5).view(batch, heads, time, span)
+        scores = scores.masked_fill_(~mask, -math.inf).flatten(0, 1)
     weights = drop(torch.softmax(scores, dim=-1), dropout, training=True)
     return torch.bmm(weights, flat_v).view(batch, heads, time, width)
 
@@ -153,7 +150,8 @@ class Encoder(nn.Module):
         if rows is not None:
             source, x = x, x.gather(1, rows[..., None].expand(*rows.shape, x.shape[-1]))
             if mask is not None and mask.shape[2] > 1:  # not the same for every step
-                mask = mask.gather(2, rows[:, None, :, None].expand(-1, 1, -1, mask.shape[3]))
+                index = rows[:, None, :, None].expand(-1, 1, -1, mask.shape[3])
+                mask = mask.expand(len(rows), -1, -1, -1).gather(2, index)
         out: Tensor = self.norm(after_layer(self.layers[-1](x, source, mask)))
         return out
 

@@ -87,13 +87,13 @@ class FusedModel:
         packed = self._packed([f"{target}_from_{source}" for target, source in group], looks_at_itself=False)
         x = torch.stack([streams.z[target] for target, _ in group])  # (G, B, T, d)
         source = torch.stack([streams.z[source] for _, source in group])  # (G, B, S, d)
-        mask, causal = _masks(group, streams)
+        mask = streams.group_mask(group)
         keys_values = _affine(self._ready(source).flatten(1, 2), packed.keys_values[0])  # (G, B S, D 2 d)
         width = x.shape[-1]
         adapt = self._adapter_of([target for target, _ in group], streams)
         for number, layer in enumerate(packed.layers):
             part = keys_values[..., 2 * width * number : 2 * width * (number + 1)]
-            x = self._layer(x, layer, part.view(*source.shape[:3], -1), mask, causal)
+            x = self._layer(x, layer, part.view(*source.shape[:3], -1), mask)
             if adapt is not None:
                 x = adapt(x)
         return _final(x, packed)
@@ -112,10 +112,10 @@ class FusedModel:
         packed = self._packed([f"{target}_memory" for target in targets], looks_at_itself=True)
         x = torch.stack([fused[target] for target in targets])
         x = math.sqrt(x.shape[-1]) * x + self._model.memory_positions(x.shape[2])
-        mask, causal = _masks([(target, target) for target in targets], streams)
+        mask = streams.group_mask([(target, target) for target in targets])
         for layer, affine in zip(packed.layers[:-1], packed.keys_values[:-1], strict=True):
             keys_values = _affine(self._ready(x).flatten(1, 2), affine)
-            x = self._layer(x, layer, keys_values.view(*x.shape[:3], -1), mask, causal)
+            x = self._layer(x, layer, keys_values.view(*x.shape[:3], -1), mask)
         keys_values = _affine(self._ready(x).flatten(1, 2), packed.keys_values[-1]).view(*x.shape[:3], -1)
         steps = torch.stack([streams.lengths[target] for target in targets])  # (G, B)
         rows = steps[..., None] - torch.arange(self._model.config.last_k, 0, -1, device=steps.device)  # (G, B, k)
@@ -123,12 +123,12 @@ class FusedModel:
         rows = rows.clamp(min=0)
         last = torch.gather(x, 2, rows[..., None].expand(*rows.shape, x.shape[-1]))  # (G, B, k, 2d)
         visible = torch.arange(x.shape[2], device=x.device) <= rows[..., None]  # (G, B, k, T)
-        last = self._layer(last, packed.layers[-1], keys_values, visible.flatten(0, 1)[:, None], causal=False)
+        last = self._layer(last, packed.layers[-1], keys_values, visible.flatten(0, 1)[:, None])
         last = _final(last, packed)
         return (last * counted[..., None]).sum(dim=2) / counted.sum(dim=2, keepdim=True).clamp(min=1.0)
 
     # -- a layer ----------------------------------------------------------------------
-    def _layer(self, x: Tensor, layer: Layer, keys_values: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+    def _layer(self, x: Tensor, layer: Layer, keys_values: Tensor, mask: Tensor) -> Tensor:
         """(G, B, T, d) of x, looking at keys and values (G, B, S, 2 d)."""
         groups, batch, time, width = x.shape
         heads = self._model.config.heads
@@ -139,7 +139,7 @@ class FusedModel:
             part.reshape(groups * batch, -1, heads, width // heads).transpose(1, 2)
             for part in (q.view(groups, batch, time, width), k, v)
         )
-        seen = attend(q, k, v, mask, causal=causal)
+        seen = attend(q, k, v, mask)
         seen = seen.transpose(1, 2).reshape(groups, batch * time, width)
         flat = flat + _affine(seen, layer.out)
         inner = _affine(self._ready(flat), layer.expand).relu_()
@@ -172,16 +172,3 @@ def _normed(x: Tensor) -> Tensor:
 
 def _final(x: Tensor, packed: Pack) -> Tensor:
     return torch.addcmul(packed.norm[1], _normed(x), packed.norm[0])
-
-
-# -- who goes together, and who may look where ----------------------------------------
-def _masks(group: Sequence[Pair], streams: Streams) -> tuple[Tensor | None, bool]:
-    """The mask (G B, 1, T, S), or None and whether attention is plainly causal: nothing padded, equally long."""
-    full = all(bool((streams.lengths[m] == streams.z[m].shape[1]).all()) for pair in group for m in pair)
-    target, source = group[0]
-    if full and streams.z[target].shape[1] == streams.z[source].shape[1]:
-        return None, True
-    if full:
-        one = streams.mask(target, source)[:1]
-        return one, False
-    return torch.cat([streams.mask(*pair) for pair in group]), False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from megace2_iot.features import Modality
-from megace2_iot.model.attention import look_mask
 from megace2_iot.model.config import ModelConfig
 from megace2_iot.model.fusion import CrossModalTransformer
 from megace2_iot.model.graph import Plan, build, weights_of
@@ -86,13 +85,13 @@ class GraphModel:
         config = self._model.config
         inputs: dict[str, npt.NDArray[Any]] = {m: np.ascontiguousarray(x.numpy()) for m, x in streams.z.items()}
         for number, pairs in enumerate(plan.crossings):
-            inputs[f"cross_mask_{number}"] = _masks(pairs, streams)
+            inputs[f"cross_mask_{number}"] = _additive(streams.group_mask(pairs))
             if plan.adapted:
                 padding = [streams.padding_mask(target) for target, _ in pairs]
                 full = all(bool(mask.all()) for mask in padding)
                 inputs[f"adapter_mask_{number}"] = _additive(padding[0][:1] if full else torch.cat(padding))
         for number, targets in enumerate(plan.memories):
-            inputs[f"memory_mask_{number}"] = _masks([(m, m) for m in targets], streams)
+            inputs[f"memory_mask_{number}"] = _additive(streams.group_mask([(m, m) for m in targets]))
             time = streams.z[targets[0]].shape[1]
             inputs[f"positions_{number}"] = self._model.memory_positions(time).numpy()
             steps = torch.cat([streams.lengths[target] for target in targets])  # (G B)
@@ -114,22 +113,6 @@ def _session(config: ModelConfig, plan: Plan, weights: Mapping[str, Floats], thr
     options.add_session_config_entry("session.force_spinning_stop", "1")  # between batches the core is others'
     graph = build(config, plan, weights)
     return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
-def _masks(pairs: Sequence[tuple[Modality, Modality]], streams: Streams) -> Floats:
-    """(G B, 1, T, S) of what is added to attention weights; one for all samples where they are alike.
-
-    Where target and source are equally long in every sample, causality hides the source's padding from each valid
-    step of the target, and no later layer reads the others.
-    """
-    target, source = pairs[0]
-    time, span = streams.z[target].shape[1], streams.z[source].shape[1]
-    if time == span and all(bool((streams.lengths[t] == streams.lengths[s]).all()) for t, s in pairs):
-        full = torch.tensor([time])
-        return _additive(look_mask(full, full, time, time, causal=True))
-    if all(bool((streams.lengths[m] == streams.z[m].shape[1]).all()) for pair in pairs for m in pair):
-        return _additive(streams.mask(target, source)[:1])
-    return _additive(torch.cat([streams.mask(*pair) for pair in pairs]))
 
 
 def _additive(mask: Tensor) -> Floats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -39,9 +39,28 @@ class Streams:
         return bool((self._present[target] & self._present[source]).any())
 
     def mask(self, target: Modality, source: Modality) -> Tensor:
-        """(B, 1, T, S): where the target's steps may look in the source."""
-        steps = self.z[target].shape[1], self.z[source].shape[1]
-        return look_mask(self.lengths[target], self.lengths[source], *steps, causal=self._causal)
+        """(B, 1, T, S), or (1, 1, T, S) where all are alike: where the target's steps may look in the source."""
+        times, steps = (self.z[target].shape[1], self.z[source].shape[1]), (self.lengths[target], self.lengths[source])
+        if self._alike(target, source):
+            steps = torch.tensor(times[:1], device=steps[0].device), torch.tensor(times[1:], device=steps[0].device)
+        return look_mask(*steps, *times, causal=self._causal)
+
+    def _alike(self, target: Modality, source: Modality) -> bool:
+        """Whether one mask serves every sample: nothing is padded, or both are equally long in each sample.
+
+        In the latter case causality hides the source's padding from each valid step of the target, and nothing reads
+        the others.
+        """
+        times, steps = (self.z[target].shape[1], self.z[source].shape[1]), (self.lengths[target], self.lengths[source])
+        if self._causal and times[0] == times[1] and torch.equal(*steps):
+            return True
+        return all(bool((own == time).all()) for own, time in zip(steps, times, strict=True))
+
+    def group_mask(self, pairs: Sequence[tuple[Modality, Modality]]) -> Tensor:
+        """Of pairs of a target and a source that share their times: (G B, 1, T, S), or one for all."""
+        if all(self._alike(*pair) for pair in pairs):
+            return self.mask(*pairs[0])
+        return torch.cat([self.mask(*pair).expand(self._batch, -1, -1, -1) for pair in pairs])
 
     def padding_mask(self, modality: Modality) -> Tensor:
         """(B, 1, 1, T): the valid steps of one stream, for attention without a direction."""
@@ -79,5 +98,9 @@ class Streams:
         rows = steps - torch.arange(self._last_k, 0, -1, device=x.device)  # (B, k)
         counted = (rows >= 0).to(x.dtype)
         weights = counted / counted.sum(dim=1, keepdim=True).clamp(min=1.0)
-        remembered = memory(x, mask=self.mask(modality, modality), rows=rows.clamp(min=0))
+        rows, mask = rows.clamp(min=0), self.mask(modality, modality)
+        if memory.training:  # where time counts; else every step is there to be looked at, and `serving` is fast
+            remembered = memory(x, mask=mask, rows=rows)
+        else:
+            remembered = memory(x, mask=mask).gather(1, rows[..., None].expand(*rows.shape, x.shape[-1]))
         return torch.bmm(weights[:, None], remembered)[:, 0]
