@@ -27,6 +27,7 @@ from megace2_iot import __version__, messages
 from megace2_iot.blobs import Blob, BlobGone, Holder, Puller, chunk_tag, digest
 from megace2_iot.bus import BrokerSettings, Bus, Delivery, Presence, connect
 from megace2_iot.codec import DecodeError
+from megace2_iot.datasets.splits import How
 from megace2_iot.deltas import decode_delta
 from megace2_iot.features import Modality
 from megace2_iot.messages import BlobRequest, Health, ModelPointer, UpdateOffer
@@ -60,6 +61,9 @@ class CloudSettings(BaseModel):
     rule: Literal["latched", "rate", "fedasync", "fedbuff"] = "latched"
     model: CloudModel = CloudModel()
     data: str = ""  # a data set whose test rows score each release
+    split: How = "official"  # of it, and the two below: as the devices' [replay] has them
+    vectors: Path | None = None
+    seed: int = Field(0, ge=0)
     keep_releases: int = Field(20, ge=2)  # blobs of older ones are deleted
     durable: bool = True  # wait for the disk before an update counts as received
     health_interval: float = Field(5.0, gt=0)  # s
@@ -109,11 +113,20 @@ class Cloud:
         self.telemetry = bus.telemetry
         self.holder = Holder(bus, lambda asker, sha: topics.cloud_all("chunk", chunk_tag(sha)), merge=True)
         self._updates = Updates(bus, topics, store, Puller(bus, store.blobs))
-        self._scores = Scores(trainer, store, self.telemetry, settings.data)
+        self._scores = Scores(trainer, store, self.telemetry, self._scored())
         self._newest = 0
         self._unannounced: Release | None = None
         self._unannounced_since = 0.0  # monotonic s
         self._held: deque[str] = deque(maxlen=4)  # releases on offer; the holder keeps what is being pulled besides
+
+    def _scored(self) -> dict[str, Any] | None:
+        """What the trainer needs to read the data that score releases; None where there are none."""
+        chosen = self.settings
+        if not chosen.data:
+            return None
+        vectors = "" if chosen.vectors is None else str(chosen.vectors)
+        how = {"split": chosen.split, "seed": chosen.seed, "vectors": vectors}
+        return {"path": chosen.data, "scale_of": chosen.model.checkpoint, **how}
 
     # -- the family and the state of aggregation --------------------------------------
     async def prepare(self) -> None:
@@ -123,6 +136,7 @@ class Cloud:
             await self._first_release()
         row = self.store.family()
         assert row is not None
+        self._scores.check(row.config)
         blob = self.store.blobs.view(self.store.latest(row.family).sha256)
         tensors, _ = decode_tensors(blob)
         layout = Layout.of(tensors)
@@ -146,7 +160,8 @@ class Cloud:
         if known is not None and known.family == name and known.stem == digest(made["stem"]):
             return
         self.store.begin_family(name, made["config"], made["base"], made["stem"])
-        _log.info("release 1 of family %s: %s, %d parameters", name, model.preset, Layout.of(tensors).size)
+        origin = model.checkpoint or model.preset
+        _log.info("release 1 of family %s: %s, %d parameters", name, origin, Layout.of(tensors).size)
 
     def _rebuilt(self) -> State:
         """The aggregation state as it was: the newest update of each edge over its base, then the newest release."""

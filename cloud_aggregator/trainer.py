@@ -9,9 +9,11 @@ from typing import Any
 import torch
 
 from megace2_iot.datasets import load
+from megace2_iot.datasets.scaling import knows_scale, on_scale_of
+from megace2_iot.model import checkpoint as checkpoints
 from megace2_iot.model.evaluation import evaluate
 from megace2_iot.model.fusion import CrossModalTransformer, ModelConfig, preset
-from megace2_iot.model.state import base_tensors, load_base, load_checkpoint, stem_of
+from megace2_iot.model.state import base_tensors, load_base, stem_of
 from megace2_iot.model.training import Example
 from megace2_iot.problems import Problem
 from megace2_iot.stem import Stem
@@ -31,7 +33,7 @@ class Trainer:
         """Release 1: base and stem as safetensors, with config and family. Raises `Problem` for a bad request."""
         try:
             if checkpoint:
-                model = load_checkpoint(Path(checkpoint))
+                model = _of_checkpoint(Path(checkpoint))
             else:
                 model = CrossModalTransformer.seeded(preset(name, dims), seed)
         except (OSError, ValueError) as error:
@@ -45,10 +47,14 @@ class Trainer:
             "stem": encode_tensors(stem.to_tensors(), {"mult_compat": compat}),
         }
 
-    def data(self, path: str) -> dict[str, Any]:
-        """Load the data set whose test rows judge each release. Raises `Problem` where there is none."""
+    def data(self, path: str, split: str, seed: int, vectors: str, scale_of: str) -> dict[str, Any]:
+        """Load the data set whose test rows judge each release, on the scale of the checkpoint `scale_of` if one is
+        named and knows its own. Raises `Problem` where there is none.
+        """
         try:
-            dataset = load(path)
+            dataset = load(path, seed, split=split, vectors=vectors or None)
+            if scale_of and knows_scale(Path(scale_of)):
+                dataset = on_scale_of(dataset, Path(scale_of))
         except (OSError, ValueError) as error:
             raise Problem(str(error)) from None
         self._samples = [s for s in dataset.samples if s.split == "test" and s.score is not None]
@@ -72,6 +78,14 @@ class Trainer:
             ]
             self._examples = (name, examples)
         return self._examples[1]
+
+
+def _of_checkpoint(path: Path) -> CrossModalTransformer:
+    """Raises ValueError for a checkpoint of something that tiers cannot run."""
+    model = checkpoints.load(path)
+    if not isinstance(model, CrossModalTransformer):
+        raise ValueError(f"{path} is a checkpoint of {model.kind}: the tiers run Mega-CE2 only")
+    return model
 
 
 def main() -> None:

@@ -8,16 +8,16 @@ import logging
 from collections.abc import AsyncIterator
 
 from cloud_aggregator.store import Store
-from megace2_iot.blobs import Blob, BlobGone, HolderSilent, Puller, digest
+from megace2_iot.blobs import Blob, BlobGone, HolderSilent, Puller
 from megace2_iot.bus import Bus, Delivery, NotPublished
 from megace2_iot.codec import DecodeError
 from megace2_iot.messages import UpdateOffer, Verdict
+from megace2_iot.offers import body_of
 from megace2_iot.topics import Topics
 
 _log = logging.getLogger("megace2.cloud")
 QUEUED_OFFERS = 256  # of all edges; one more is dropped and offered again
 PULLS = 16  # large updates on their way at once; one more is dropped and offered again
-PULL_PATIENCE = 15.0  # s without a chunk after which an edge is taken for gone
 
 
 class Updates:
@@ -80,18 +80,9 @@ class Updates:
         """The delta's bytes, checked against their hash; raises `DecodeError` or `BlobGone`."""
         if offer.family != family:
             raise DecodeError(f"this cloud aggregates family {family}, the update is of {offer.family}")
-        body: Blob | None = offer.inline
-        if body is None:
-            body = await self._puller.pull(
-                offer.sha256,
-                offer.size,
-                request_topic=self._topics.edge_down(edge, "blob_request"),
-                chunk_filter=self._topics.edge_up(edge, "chunk"),
-                patience=PULL_PATIENCE,
-            )
-        elif digest(body) != offer.sha256:
-            raise DecodeError("the update does not have the hash that its offer says")
-        return body
+        request_topic = self._topics.edge_down(edge, "blob_request")
+        chunk_filter = self._topics.edge_up(edge, "chunk")
+        return await body_of(offer, self._puller, request_topic=request_topic, chunk_filter=chunk_filter)
 
     async def answer(self, edge: str, update: str, accepted: bool, reason: str, version: int | None) -> None:
         """Tell an edge what became of its update."""

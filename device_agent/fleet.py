@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -16,11 +17,13 @@ from device_agent.learning import Learner
 from device_agent.sources import duration, replay
 from megace2_iot.blobs import BlobStore
 from megace2_iot.bus import BrokerSettings
-from megace2_iot.datasets import Dataset, Sample, load
+from megace2_iot.datasets import Sample
 from megace2_iot.datasets.partition import by_edge
+from megace2_iot.datasets.scaling import on_scale_of
+from megace2_iot.datasets.splits import How
 from megace2_iot.features import Modality
 from megace2_iot.problems import Problem
-from megace2_iot.recording import is_recording, read_recording
+from megace2_iot.recording import load_or_read
 from megace2_iot.service import tell_ready
 from megace2_iot.telemetry import merged, prometheus
 from megace2_iot.topics import Topics
@@ -35,7 +38,10 @@ class ReplaySettings(BaseModel):
     source: str = "synthetic"  # a data set's name or file, or a recording
     devices: int = Field(1, ge=1, le=1000)  # `megace2 replay` begins with 4
     speed: float = Field(1.0, ge=0)  # times the data's own clock; 0 as fast as possible
-    seed: int = 0
+    split: How = "official"
+    vectors: Path | None = None  # a file of word vectors, where the source has words
+    scale_of: Path | None = None  # a checkpoint: features go on the scale that its training data had
+    seed: int = Field(0, ge=0)  # of the built-in corpus and of the split: the same for all devices of a site
     edges: int = Field(1, ge=1)  # the data are dealt to so many edges ...
     index: int = Field(0, ge=0)  # ... and this process plays the share of this one, from 0
     prefix: str = Field("", max_length=24)  # of the device ids; empty: the edge's id
@@ -45,19 +51,30 @@ class ReplaySettings(BaseModel):
     stay: bool = False  # remain online and in rounds when the stream is over
 
 
-def shares(settings: ReplaySettings) -> tuple[Dataset, list[tuple[Sample, ...]]]:
-    """The data set, and the samples of each device of this process. Raises `Problem` saying what to do."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Shares:
+    """What the devices of this process play: of the data set, no more is kept."""
+
+    name: str
+    dims: Mapping[Modality, int]
+    notes: tuple[str, ...]
+    dealt: list[tuple[Sample, ...]]  # by device
+
+
+def shares(settings: ReplaySettings) -> Shares:
+    """Read the source and deal it. Raises `Problem` saying what to do."""
     try:
-        if is_recording(settings.source):
-            dataset = read_recording(Path(settings.source))
-        else:
-            dataset = load(settings.source, settings.seed, max(2, settings.edges))
+        sites = max(2, settings.edges)
+        dataset = load_or_read(settings.source, settings.seed, sites, split=settings.split, vectors=settings.vectors)
+        if settings.scale_of is not None:
+            dataset = on_scale_of(dataset, settings.scale_of)
         if settings.index >= settings.edges:
             raise ValueError(f"share {settings.index} of {settings.edges}: shares count from 0")
         dealt = by_edge(dataset.samples, settings.edges, settings.devices)[settings.index]
     except (OSError, ValueError) as error:
         raise Problem(f"cannot replay {settings.source}: {error}") from None
-    return dataset, [tuple(s for s in share if s.split in settings.only or s.split == "valid") for share in dealt]
+    kept = [tuple(s for s in share if s.split in settings.only or s.split == "valid") for share in dealt]
+    return Shares(dataset.name, dict(dataset.dims), dataset.notes, kept)
 
 
 def device_ids(settings: ReplaySettings, device: DeviceSettings) -> list[str]:
@@ -67,16 +84,17 @@ def device_ids(settings: ReplaySettings, device: DeviceSettings) -> list[str]:
     return [f"{settings.prefix or device.edge}-{number:02d}" for number in range(1, settings.devices + 1)]
 
 
-async def run_fleet(settings: ReplaySettings, device: DeviceSettings, topics: Topics, broker: BrokerSettings) -> None:
+async def run_fleet(
+    settings: ReplaySettings, played: Shares, device: DeviceSettings, topics: Topics, broker: BrokerSettings
+) -> None:
     """Play until every device has its answers, or for ever with `stay`. Raises `DeviceRefused`."""
-    dataset, dealt = shares(settings)
-    for note in dataset.notes:
-        _log.info("%s: %s", dataset.name, note)
+    for note in played.notes:
+        _log.info("%s: %s", played.name, note)
     try:
         blobs = BlobStore(device.state_dir / "blobs", device_ids(settings, device)[0])
     except OSError as error:
         raise Problem(f"{device.state_dir} cannot be used: {error.strerror}; choose another state_dir") from None
-    can_train = device.train and torch_is_installed() and any(_labelled(share) for share in dealt)
+    can_train = device.train and torch_is_installed() and any(_labelled(share) for share in played.dealt)
     waiting = settings.devices
 
     def one_ready() -> None:
@@ -91,13 +109,13 @@ async def run_fleet(settings: ReplaySettings, device: DeviceSettings, topics: To
         stack.enter_context(figures)
         learner = await stack.enter_async_context(Learner()) if can_train else None
         async with asyncio.TaskGroup() as tasks:
-            for number, (name, share) in enumerate(zip(device_ids(settings, device), dealt, strict=True)):
+            for number, (name, share) in enumerate(zip(device_ids(settings, device), played.dealt, strict=True)):
                 missing: tuple[Modality, ...] = ("vision",) if number in settings.blind else ()
                 member = Device(
                     device.model_copy(update={"id": name}),
                     topics,
                     broker,
-                    {m: dim for m, dim in dataset.dims.items() if m not in missing},
+                    {m: dim for m, dim in played.dims.items() if m not in missing},
                     blobs,
                     learner,
                     rate=_rate(share, settings.speed),

@@ -24,12 +24,13 @@ from edge_gateway.labels import Labelled, LabelledStore, scores_of
 from edge_gateway.rounds import Abandoned, Closed, Round, Rounds, RoundSettings
 from edge_gateway.store import EdgeStore
 from edge_gateway.tuning import Tuning
-from megace2_iot.blobs import Blob, BlobGone, Holder, Puller, digest
+from megace2_iot.blobs import BlobGone, Holder, Puller
 from megace2_iot.bus import Bus, NotPublished
+from megace2_iot.codec import DecodeError
 from megace2_iot.deltas import decode_delta, encode_delta
 from megace2_iot.examples import pack
 from megace2_iot.messages import ModelPointer, RoundStart, UpdateOffer, Verdict
-from megace2_iot.offers import Offers, make_offer
+from megace2_iot.offers import Offers, body_of, make_offer
 from megace2_iot.parameters import ModelUpdate
 from megace2_iot.topics import CLOUD, Topics
 from megace2_iot.workers import Worker, WorkerError
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("megace2.learning")
 FOLD_WAIT = 10.0  # s an edge waits for its update to be folded in before it opens the next round
-PULL_PATIENCE = 15.0  # s without a chunk of an update after which its device is taken for gone
 MIN_OWN = 8  # labelled samples from which the edge itself takes part
 
 
@@ -157,7 +157,7 @@ class Learning:
                 reason = self._rounds.delta(device, offer.round, update, time.monotonic())
             else:
                 self._rounds.gone(device, offer.round)
-        except (ValueError, BlobGone) as error:
+        except (ValueError, BlobGone, DecodeError) as error:
             reason = str(error)
             self._rounds.gone(device, offer.round)
         for name, count in self._rounds.counters.items():
@@ -174,18 +174,11 @@ class Learning:
     async def _read_update(self, device: str, offer: UpdateOffer) -> ModelUpdate:
         if self.pointer is None or self._adoption.layout is None or offer.family != self.pointer.family:
             raise ValueError(f"this edge trains family {self.pointer.family if self.pointer else 'none yet'}")
-        body: Blob | None = offer.inline
-        if body is None:
-            body = await self._puller.pull(
-                offer.sha256,
-                offer.size,
-                request_topic=self._topics.device_down(device, "blob_request", self._edge),
-                chunk_filter=self._topics.device_up(device, "chunk", self._edge),
-                patience=PULL_PATIENCE,
-            )
+        request_topic = self._topics.device_down(device, "blob_request", self._edge)
+        chunk_filter = self._topics.device_up(device, "chunk", self._edge)
+        body = await body_of(offer, self._puller, request_topic=request_topic, chunk_filter=chunk_filter)
+        if offer.inline is None:
             self._puller.forget(offer.sha256)
-        elif digest(body) != offer.sha256:
-            raise ValueError("the update does not have the hash that its offer says")
         delta = decode_delta(body, offer.codec, self._adoption.layout.size)
         return ModelUpdate(offer.base_version, offer.num_examples, delta)
 

@@ -1,4 +1,4 @@
-"""Model updates on their way up: one offer at a time, repeated with the same id until its verdict.
+"""Model updates on their way up: one offer at a time, repeated with the same id until its verdict; and their bytes.
 
 A newer update of the same node replaces one that is still unanswered: it was trained from a newer base, and the
 receiver keeps one update a node. Small updates travel inside the offer, others are held for the receiver to pull.
@@ -10,10 +10,12 @@ import asyncio
 import contextlib
 from collections.abc import Mapping
 
-from megace2_iot.blobs import Holder, digest
+from megace2_iot.blobs import Blob, Holder, Puller, digest
 from megace2_iot.bus import Bus, NotPublished
+from megace2_iot.codec import DecodeError
 from megace2_iot.messages import INLINE_LIMIT, UpdateOffer, Verdict
 
+PULL_PATIENCE = 15.0  # s without a chunk of an update after which its sender is taken for gone
 FIRST_REPEAT, LAST_REPEAT = 5.0, 60.0  # s between two sendings of one offer, doubling
 
 
@@ -43,6 +45,24 @@ def make_offer(
             "duration": duration,
         }
     )
+
+
+async def body_of(offer: UpdateOffer, puller: Puller, *, request_topic: str, chunk_filter: str) -> Blob:
+    """The bytes behind an offer, from within it or pulled from its sender, and of the hash that it says.
+
+    Raises `DecodeError` for other bytes, and `BlobGone` where the sender does not hold them (any more).
+    """
+    if offer.inline is None:
+        return await puller.pull(
+            offer.sha256,
+            offer.size,
+            request_topic=request_topic,
+            chunk_filter=chunk_filter,
+            patience=PULL_PATIENCE,
+        )
+    if digest(offer.inline) != offer.sha256:
+        raise DecodeError("the update does not have the hash that its offer says")
+    return offer.inline
 
 
 class Offers:

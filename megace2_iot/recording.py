@@ -15,7 +15,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from megace2_iot.codec import DecodeError, decode, encode
-from megace2_iot.datasets import Dataset, Sample
+from megace2_iot.datasets import Dataset, Sample, load
+from megace2_iot.datasets.splits import resplit
 from megace2_iot.features import Features, Modality
 from megace2_iot.messages import FeaturePacket
 from megace2_iot.quantize import Quantized, dequantize
@@ -52,6 +53,17 @@ def is_recording(source: str) -> bool:
             return file.read(len(MAGIC)) == MAGIC
     except OSError:
         return False
+
+
+def load_or_read(
+    source: str, seed: int = 0, sites: int = 2, *, split: str = "official", vectors: Path | None = None
+) -> Dataset:
+    """The data set `source` as `datasets.load` does it, or the recording at that path, split likewise."""
+    if not is_recording(source):
+        return load(source, seed, sites, split=split, vectors=vectors)
+    if vectors is not None:
+        raise ValueError("a recording holds no text: word vectors are of no use to it")
+    return resplit(read_recording(Path(source)), split, seed)
 
 
 def records(path: Path) -> Iterator[tuple[float, str, FeaturePacket]]:

@@ -7,15 +7,19 @@ import sys
 
 from megace2_iot.problems import Problem
 
+INTERRUPTED = 130  # status of a program that Ctrl-C ended
+
 
 def main() -> None:
     """Entry point of `megace2`."""
     # numpy's products are small here: more threads only spin, on the cores that the model needs; torch has its own
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from megace2_iot.cli.app import app
-
     try:
+        from megace2_iot.cli.app import app
+
         app()
     except Problem as problem:
         print(f"megace2: {problem}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:  # while a command is still being imported; later typer says so
+        sys.exit(INTERRUPTED)

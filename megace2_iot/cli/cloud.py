@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from megace2_iot.cli.options import Broker, Config, StateDir, common, merged, of_broker
+from megace2_iot.cli.options import Broker, Config, Split, StateDir, Vectors, common, merged, of_broker
 from megace2_iot.service import Settings, run, tell_ready
 
 
@@ -16,8 +16,10 @@ def command(
     model: Annotated[Path | None, typer.Option("--model", help="Release 1: a checkpoint instead of a preset.")] = None,
     preset: Annotated[str | None, typer.Option(help="Release 1: nano, mult or paper.")] = None,
     data: Annotated[str | None, typer.Option(help="Data set whose test rows score each release.")] = None,
+    split: Split = None,
+    vectors: Vectors = None,
     rule: Annotated[str | None, typer.Option(help="latched, rate, fedasync or fedbuff.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of release 1.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of release 1, and of the split of the data.")] = None,
     state_dir: StateDir = None,
     broker: Broker = None,
     config: Config = None,
@@ -27,7 +29,8 @@ def command(
 
     made = {"preset": preset, "seed": seed, "checkpoint": None if model is None else str(model)}
     given = {key: value for key, value in made.items() if value is not None}
-    cloud = {"data": data, "rule": rule, "state_dir": state_dir, "model": given or None}
+    scored = {"data": data, "split": split, "vectors": vectors, "seed": seed}
+    cloud = {**scored, "rule": rule, "state_dir": state_dir, "model": given or None}
     settings = Settings(config, merged(of_broker(broker), {"cloud": cloud}))
     topics, address = common(settings)
     chosen = settings.section("cloud", CloudSettings)

@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from megace2_iot.cli.options import Json
 from megace2_iot.problems import Problem
-
-if TYPE_CHECKING:
-    from megace2_iot.datasets import Dataset
 
 BAR = 32  # characters of the longest bar of the histogram
 
@@ -36,10 +33,12 @@ def inspect(
     """Show what a data set holds: splits, shapes, lengths, values that are no numbers, labels, and leaks."""
     from megace2_iot.datasets.describe import describe
     from megace2_iot.datasets.leak import probe_leak
-    from megace2_iot.datasets.splits import resplit
+    from megace2_iot.datasets.splits import check_split, resplit
+    from megace2_iot.recording import load_or_read
 
     try:
-        dataset = _loaded(file, seed, vectors)
+        check_split(split)
+        dataset = load_or_read(file, seed, vectors=vectors)  # the probe wants the official split
         probes = probe_leak(dataset)
         told = describe(resplit(dataset, split, seed), probes)
     except (OSError, ValueError) as error:
@@ -48,13 +47,6 @@ def inspect(
         print(json.dumps(told))
         return
     _print(told)
-
-
-def _loaded(file: str, seed: int, vectors: Path | None) -> Dataset:
-    from megace2_iot.datasets import load
-    from megace2_iot.recording import is_recording, read_recording
-
-    return read_recording(Path(file)) if is_recording(file) else load(file, seed, vectors=vectors)
 
 
 def _print(told: Mapping[str, Any]) -> None:

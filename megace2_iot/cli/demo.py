@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from megace2_iot.cli.options import Json
+from megace2_iot.cli.options import Json, Split, Vectors
 from megace2_iot.problems import Problem
 
 
@@ -24,8 +24,10 @@ def command(
     preset: Annotated[str, typer.Option(help="Model: nano, mult or paper.")] = "nano",
     rule: Annotated[str, typer.Option(help="The cloud's rule: latched, rate, fedasync or fedbuff.")] = "latched",
     data: Annotated[str | None, typer.Option(help="Replay this data set instead of the built-in corpus.")] = None,
+    split: Split = None,
+    vectors: Vectors = None,
     broker: Annotated[str, typer.Option(help="embedded, mosquitto, or mqtt://host:port.")] = "embedded",
-    seed: Annotated[int, typer.Option(help="Of the corpus and release 1.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the corpus, the split and release 1.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for runs.")] = Path("runs"),
     as_json: Json = False,
 ) -> None:
@@ -41,6 +43,8 @@ def command(
             preset=preset,
             rule=rule,
             data=data,
+            split=split or "official",
+            vectors=vectors,
             broker=broker,
             seed=seed,
             out=out,

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from megace2_iot.cli.options import Broker, Config, Overrides, StateDir, merged, of_broker
+from megace2_iot.cli.options import Broker, Config, Overrides, ScaleOf, Split, StateDir, Vectors, merged, of_broker
 
 
 def become_agent(config: Path | None, overrides: Overrides, defaults: Overrides | None = None) -> None:
@@ -25,6 +25,10 @@ def command(
     id: Annotated[str | None, typer.Option("--id", help="This device's node id.")] = None,
     edge: Annotated[str | None, typer.Option(help="The edge that serves it.")] = None,
     replay: Annotated[str | None, typer.Option(help="Play a data set or a recording as its sensors.")] = None,
+    split: Split = None,
+    vectors: Vectors = None,
+    scale_of: ScaleOf = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the split, and of the built-in corpus.")] = None,
     speed: Annotated[float | None, typer.Option(help="Times the data's own clock.")] = None,
     train: Annotated[bool | None, typer.Option("--train/--no-train", help="Take part in rounds.")] = None,
     share_labels: Annotated[float | None, typer.Option(help="Part of the labels that may leave the device.")] = None,
@@ -35,5 +39,14 @@ def command(
 ) -> None:
     """Run one device: stream windows to its edge, take part in its rounds."""
     device = {"id": id, "edge": edge, "train": train, "share_labels": share_labels, "state_dir": state_dir}
-    played = {"source": replay, "devices": 1, "speed": speed, "stay": stay}
+    played = {
+        "source": replay,
+        "devices": 1,
+        "split": split,
+        "vectors": vectors,
+        "scale_of": scale_of,
+        "seed": seed,
+        "speed": speed,
+        "stay": stay,
+    }
     become_agent(config, merged(of_broker(broker), {"device": device, "replay": played}))

@@ -15,6 +15,13 @@ from megace2_iot.topics import Topics
 Config = Annotated[Path | None, typer.Option("--config", help="Settings file; default megace2.toml where it exists.")]
 Broker = Annotated[str | None, typer.Option("--broker", help="MQTT broker, mqtt://host:port.", show_default=False)]
 StateDir = Annotated[Path | None, typer.Option("--state-dir", help="Where this tier keeps its state.")]
+Split = Annotated[
+    str | None, typer.Option(help="official (default), random (70/10/20 by sample) or speaker.", show_default=False)
+]
+Vectors = Annotated[Path | None, typer.Option(help="Word vectors for text: GloVe's .txt or an .npz.")]
+ScaleOf = Annotated[
+    Path | None, typer.Option(help="Put features on the scale of this checkpoint's training data.", show_default=False)
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
 
 Overrides = dict[str, dict[str, Any]]

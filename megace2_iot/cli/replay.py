@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from megace2_iot.cli.device import become_agent
-from megace2_iot.cli.options import Broker, Config, StateDir, merged, of_broker
+from megace2_iot.cli.options import Broker, Config, ScaleOf, Split, StateDir, Vectors, merged, of_broker
 
 DEVICES = 4  # where neither the command line nor a file says
 
@@ -17,10 +17,13 @@ def command(
     edge: Annotated[str | None, typer.Option(help="The edge that serves them.")] = None,
     devices: Annotated[int | None, typer.Option(min=1, max=1000, help="How many share the data; default 4.")] = None,
     speed: Annotated[float | None, typer.Option(min=0, help="Times the data's clock; 0 as fast as possible.")] = None,
+    split: Split = None,
+    vectors: Vectors = None,
+    scale_of: ScaleOf = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the split, and of the built-in corpus.")] = None,
     share: Annotated[str | None, typer.Option(help="I/N: play the I-th of N edges' parts of the data.")] = None,
     prefix: Annotated[str | None, typer.Option(help="Of the device ids; default the edge's id.")] = None,
     share_labels: Annotated[float | None, typer.Option(help="Part of the labels that may leave a device.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the built-in corpus.")] = None,
     train: Annotated[bool | None, typer.Option("--train/--no-train", help="Take part in rounds.")] = None,
     repeat: Annotated[bool | None, typer.Option("--repeat", help="Begin again at the end.")] = None,
     stay: Annotated[bool | None, typer.Option("--stay", help="Stay online when the stream is over.")] = None,
@@ -33,11 +36,14 @@ def command(
     played = {
         "source": source,
         "devices": devices,
+        "split": split,
+        "vectors": vectors,
+        "scale_of": scale_of,
+        "seed": seed,
         "speed": speed,
         "index": index,
         "edges": edges,
         "prefix": prefix,
-        "seed": seed,
         "repeat": repeat,
         "stay": stay,
     }

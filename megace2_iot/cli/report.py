@@ -115,13 +115,16 @@ def _packet_bytes(run: Run, devices: Telemetry) -> dict[str, int | None]:
     """Packets as sent, against the same windows as raw float32 and as a pickle of their arrays."""
     sizes = devices.histograms.get("packet_bytes")
     played = [sample for shares in run.dealt for share in shares for sample in share]
-    arrays = [{m: f.values for m, f in sample.features.items()} for sample in played]
-    raw = [sum(values.nbytes for values in sample.values()) for sample in arrays]
+    raw, pickled = [], []
+    for sample in played:  # one at a time: words are put together when they are asked for
+        arrays = {m: f.values for m, f in sample.features.items()}
+        raw.append(sum(values.nbytes for values in arrays.values()))
+        pickled.append(len(pickle.dumps(arrays)))
     return {
         "p50": None if sizes is None else round(sizes.quantile(0.5) or 0),
         "max": None if sizes is None else round(sizes.quantile(1.0) or 0),
         "raw_float32_p50": int(np.median(raw)) if raw else None,
-        "pickle_p50": int(np.median([len(pickle.dumps(sample)) for sample in arrays])) if arrays else None,
+        "pickle_p50": int(np.median(pickled)) if pickled else None,
     }
 
 
@@ -177,6 +180,7 @@ def as_markdown(report: Mapping[str, Any]) -> str:
         "",
     ]
     lines += [f"- {name}: {value}" for name, value in summary(report)]
+    lines += [f"- {note}" for note in report["data"]["notes"]]
     lines += ["", "| ms | p50 | p95 | p99 |", "|---|---|---|---|"]
     for phase in PHASES:
         figures = report["latency_ms"][phase]
@@ -246,6 +250,8 @@ def print_report(report: Mapping[str, Any], folder: Path) -> None:
     for edge, row in report["edges"].items():
         edges.add_row(edge, _show(row["base"], 3), _show(row["adapter"], 3), row["gate"])
     console.print(edges)
+    for note in report["data"]["notes"]:
+        console.print(f"- {note}", markup=False, highlight=False)
     console.print(f"All of it: {folder}/report.md, report.json, accuracy.png, latency.png", soft_wrap=True)
     sys.stdout.flush()
 

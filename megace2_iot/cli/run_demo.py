@@ -22,6 +22,7 @@ from megace2_iot.cli.processes import Child, stop_all
 from megace2_iot.cli.watching import Watch
 from megace2_iot.datasets import Dataset, Sample, load
 from megace2_iot.datasets.partition import by_edge
+from megace2_iot.datasets.splits import check_split
 from megace2_iot.problems import Problem
 from megace2_iot.service import leaves
 from megace2_iot.topics import Topics
@@ -48,6 +49,8 @@ class DemoOptions:
     preset: str
     rule: str
     data: str | None
+    split: str
+    vectors: Path | None
     broker: str
     seed: int
     out: Path
@@ -60,6 +63,7 @@ class DemoOptions:
             raise ValueError(f"--rule {self.rule}: choose one of latched, rate, fedasync, fedbuff")
         if self.broker not in ("embedded", "mosquitto") and "://" not in self.broker:
             raise ValueError(f"--broker {self.broker}: choose embedded, mosquitto or mqtt://host:port")
+        check_split(self.split)
 
 
 @dataclass(slots=True)
@@ -110,7 +114,13 @@ def run_demo(options: DemoOptions) -> int:
 def prepare(options: DemoOptions) -> Run:
     """Load the data, deal it, make the folder and its settings file. Raises `Problem` saying what to do."""
     try:
-        dataset = load(options.data or "synthetic", options.seed, max(2, options.edges))
+        dataset = load(
+            options.data or "synthetic",
+            options.seed,
+            max(2, options.edges),
+            split=options.split,
+            vectors=options.vectors,
+        )
         dealt = by_edge(dataset.samples, options.edges, options.devices)
     except (OSError, ValueError) as error:
         raise Problem(f"the demo cannot use {options.data or 'the built-in corpus'}: {error}") from None
@@ -139,7 +149,7 @@ async def _conduct(run: Run) -> Watch:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with _broker(run) as url:
-        _write_settings(run, url)
+        write_settings(run, url)
         settings = BrokerSettings(url=url)
         async with connect(settings, f"demo-{secrets.token_hex(3)}") as bus:
             await bus.wait_connected(settings.timeout * 2)
@@ -192,7 +202,7 @@ async def _start(run: Run, children: list[list[Child]]) -> None:
     for number, edge in enumerate(run.edge_ids, 1):
         arguments = ["replay", run.options.data or "synthetic", "--edge", edge, "--devices", str(options.devices)]
         arguments += ["--share", f"{number}/{options.edges}", "--speed", f"{run.speed:.6g}"]
-        arguments += ["--share-labels", str(SHARED_LABELS), "--seed", str(options.seed), "--stay", *config]
+        arguments += ["--share-labels", str(SHARED_LABELS), "--stay", *config]
         blind = {"MEGACE2_REPLAY__BLIND": f"[{options.devices - 1}]"} if number == 1 and options.devices > 1 else {}
         devices.append(await Child.start(f"{edge}'s devices", arguments, logs / f"{edge}-devices.log", blind))
     await asyncio.gather(*(child.until_ready() for child in devices))
@@ -223,10 +233,11 @@ async def _broker(run: Run) -> AsyncIterator[str]:
         await child.stop()
 
 
-def _write_settings(run: Run, url: str) -> None:
+def write_settings(run: Run, url: str) -> None:
     """The one settings file of the run: with it each tier can be started again by hand."""
     options, state = run.options, run.folder / "state"
     dims = ", ".join(f"{modality} = {dim}" for modality, dim in run.dataset.dims.items())
+    vectors = "" if options.vectors is None else f"vectors = {_quoted(options.vectors.expanduser().resolve())}\n"
     training = ", ".join(f"{key} = {json.dumps(value)}" for key, value in TRAINING[options.preset].items())
     text = f"""# Written by the demo: every tier of this run can be started again with --config this file.
 [site]
@@ -252,8 +263,17 @@ learning = {{ min_pause = 1.0, personalise_every = 3.0, training = {{ {training}
 [device]
 state_dir = "{state / "devices"}"
 health_interval = 1.0
-"""
+
+[replay]  # the same for all devices of the run: it says which rows are held out
+seed = {options.seed}
+split = "{options.split}"
+{vectors}"""
     (run.folder / "megace2.toml").write_text(text)
+
+
+def _quoted(path: Path) -> str:
+    """As a string of TOML."""
+    return json.dumps(str(path), ensure_ascii=False)
 
 
 async def _clear_retained(bus: Bus, topics: Topics) -> None:

@@ -45,12 +45,12 @@ def command(
     """Train, keep the best checkpoint, and measure it on the test rows."""
     from megace2_iot.cli.experiments.corpus import digest_of
     from megace2_iot.cli.report import versions
-    from megace2_iot.model.runs import recommended, use_threads
+    from megace2_iot.model.runs import recommended, saw_labels, use_threads
 
     use_threads(threads)
     dataset = loaded(data, split, seed, vectors)
     try:
-        chosen = recommended(method, seed, preset)
+        chosen = recommended(method, seed, preset, leaking=saw_labels(dataset))
     except ValueError as error:
         raise Problem(str(error)) from None
     given: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size}
@@ -103,6 +103,9 @@ def _train_all(runs: Sequence[RunSettings], dataset: Dataset, out: Path, *, quie
 
         try:
             results.append(train(settings, dataset, out / f"seed-{settings.seed}", told))
+        except KeyboardInterrupt:
+            print(f"stopped: the same command goes on in {out}", file=sys.stderr)
+            raise
         except ValueError as error:
             raise Problem(str(error)) from None
         except OSError as error:

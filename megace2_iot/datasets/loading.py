@@ -12,7 +12,7 @@ from megace2_iot.datasets.mmsa import is_mmsa, load_mmsa
 from megace2_iot.datasets.mosi import read_npz, samples_of_table, sentences_of_table
 from megace2_iot.datasets.mult import is_mult, load_mult
 from megace2_iot.datasets.sample import Dataset
-from megace2_iot.datasets.splits import resplit
+from megace2_iot.datasets.splits import check_split, resplit
 from megace2_iot.datasets.synthetic import synthetic
 from megace2_iot.datasets.transcripts import load_transcripts
 from megace2_iot.datasets.unpickle import read_pickle
@@ -39,12 +39,17 @@ def load(
     file of word vectors, for a .csv or a table with sentences; of the latter it leaves out what leaks. Raises
     FileNotFoundError or ValueError, saying what is understood.
     """
+    check_split(split)
     if str(name_or_path) == "synthetic":
+        if vectors is not None:
+            raise ValueError("the built-in corpus holds no text: word vectors are of no use to it")
         return resplit(synthetic(seed, sites=sites), split, seed)
     path = Path(name_or_path).expanduser()
     if not path.exists():
         raise FileNotFoundError(f"no data set {str(name_or_path)!r}: understood is {UNDERSTOOD}")
     words = None if vectors is None else Path(vectors).expanduser()
+    if words is not None and not words.is_file():
+        raise FileNotFoundError(f"no word vectors at {vectors}")
     dataset = _read(_only_file(path) if path.is_dir() else path, words)
     probes = probe_leak(dataset)
     if words is not None:

@@ -19,7 +19,7 @@ from megace2_iot.datasets.finite import score_of
 from megace2_iot.datasets.sample import Dataset, Sample, Scaling
 from megace2_iot.datasets.scaling import fitted, scaled
 from megace2_iot.datasets.sequences import WORD_RATE
-from megace2_iot.datasets.words import read_vectors, words_of
+from megace2_iot.datasets.words import Spoken, read_vectors, words_of
 from megace2_iot.features import MODALITIES, Features, Modality
 
 Array = npt.NDArray[np.float32]
@@ -58,16 +58,20 @@ def sentences_of_table(table: Table, path: Path, vectors: Path) -> Dataset:
 
     Raises ValueError as above, and where the table has no sentences.
     """
-    _check(table, path)
-    if "sentence" not in table or table["sentence"].shape != table["video"].shape:
+    if "sentence" not in table:
         raise ValueError(f"{path} has no column sentence: word vectors are of no use to it")
+    _check(table, path)
+    if table["sentence"].shape != table["video"].shape:
+        raise ValueError(f"{path}: sentence has shape {table['sentence'].shape}, expected {table['video'].shape}")
     spoken = [words_of(sentence) for sentence in table["sentence"].tolist()]
     glove = read_vectors(vectors, {word for words in spoken for word in words})
     train = table["split"] == "train"
     scaling: dict[Modality, Scaling] = {m: _scaling(table[m], train) for m in MODALITIES if m != "text"}
     others: dict[Modality, Array] = {m: scaled(table[m], by) for m, by in scaling.items()}
     samples = [
-        _sentence(table, row, glove.look_up(spoken[row]), others) for rows in _videos(table) for row in rows.tolist()
+        _sentence(table, row, Spoken(glove, glove.rows(spoken[row]), WORD_RATE, float(table["start"][row])), others)
+        for rows in _videos(table)
+        for row in rows.tolist()
     ]
     dims: dict[Modality, int] = {"text": glove.dim, **{m: block.shape[1] for m, block in others.items()}}
     notes = ("a sample is an utterance; a step of text is a word", glove.origin)
@@ -129,10 +133,10 @@ def _sample(table: Table, blocks: Mapping[Modality, Array], rows: npt.NDArray[np
     )
 
 
-def _sentence(table: Table, row: int, words: Array, others: Mapping[Modality, Array]) -> Sample:
+def _sentence(table: Table, row: int, words: Spoken, others: Mapping[Modality, Array]) -> Sample:
     """The sample of one utterance alone."""
     start, score, video = float(table["start"][row]), score_of(table["score"][row]), str(table["video"][row])
-    features: dict[Modality, Features] = {"text": Features(words, WORD_RATE, start)} if len(words) else {}
+    features: dict[Modality, Features] = {"text": words} if len(words.values) else {}
     features |= {m: Features(block[row : row + 1], 1.0, start) for m, block in others.items()}
     id = f"{video}-{int(table['segment'][row])}"
     return Sample(id, video, table["split"][row].item(), start, score, features)

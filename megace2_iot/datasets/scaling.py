@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from megace2_iot.datasets.sample import Dataset, Scaling
 from megace2_iot.features import MODALITIES, Modality
+from megace2_iot.tensors import decode_tensors
 
 Array = npt.NDArray[np.float32]
 
@@ -51,6 +53,22 @@ def rescaled(dataset: Dataset, wanted: Mapping[Modality, Scaling]) -> Dataset:
         }
         samples.append(replace(sample, features=moved))
     return replace(dataset, samples=tuple(samples), scaling={**dataset.scaling, **{m: wanted[m] for m in own}})
+
+
+def knows_scale(checkpoint: Path) -> bool:
+    """Whether a checkpoint says how its training data were standardised; one of `megace2 train` does."""
+    return "scaling" in decode_tensors(checkpoint.read_bytes())[1]
+
+
+def on_scale_of(dataset: Dataset, checkpoint: Path) -> Dataset:
+    """The data set on the scale of a checkpoint's training data. Raises OSError or ValueError where one is unknown."""
+    _, about = decode_tensors(checkpoint.read_bytes())
+    if "scaling" not in about:
+        raise ValueError(f"{checkpoint} does not say how its training data were standardised")
+    wanted = from_json(about["scaling"])
+    if unknown := [m for m in wanted if m in dataset.dims and m not in dataset.scaling]:
+        raise ValueError(f"{dataset.name} does not say how its {' and '.join(unknown)} was standardised")
+    return rescaled(dataset, wanted)
 
 
 def to_json(scaling: Mapping[Modality, Scaling]) -> str:

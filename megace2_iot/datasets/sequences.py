@@ -8,7 +8,7 @@ one such channel would drown all others. Text stays as it is.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,7 @@ def dataset_of(name: str, rows: Iterable[Row], notes: Sequence[str] = ()) -> Dat
     for row in rows:
         cut = trimmed(row.blocks, row.lengths)
         cleaned = {m: repairs.clean(m, block) for m, block in cut.items()}
+        row = replace(row, blocks={})  # its own are not needed beside the cleaned copies
         kept.append((row, {m: x for m, x in cleaned.items() if x is not None}))
     dims = _dims([blocks for _, blocks in kept])
     if not dims:
@@ -61,10 +62,14 @@ def dataset_of(name: str, rows: Iterable[Row], notes: Sequence[str] = ()) -> Dat
             scaling[modality] = _scale(blocks)
             by = "the train rows" if any(split == "train" for split, _ in blocks) else "all rows, for none are train"
             told.append(f"{modality} is standardised by {by}, and clipped at {LIMIT:g} deviations")
-    place = {group: i for i, group in enumerate(dict.fromkeys(row.group for row, _ in kept))}
-    kept.sort(key=lambda pair: (place[pair[0].group], pair[0].start))
-    samples = tuple(_sample(row, blocks) for row, blocks in kept)
+    samples = in_order([_sample(row, blocks) for row, blocks in kept])
     return Dataset(name, dims, samples, tuple(told), dict(repairs.values), scaling)
+
+
+def in_order(samples: Sequence[Sample]) -> tuple[Sample, ...]:
+    """Groups together, in the order in which they begin, each in order of time."""
+    place = {group: i for i, group in enumerate(dict.fromkeys(sample.group for sample in samples))}
+    return tuple(sorted(samples, key=lambda sample: (place[sample.group], sample.start)))
 
 
 def trimmed(blocks: Mapping[Modality, Block], lengths: Mapping[Modality, int] | None = None) -> dict[Modality, Block]:

@@ -17,11 +17,16 @@ PARTS: tuple[tuple[Split, float], ...] = (("train", 0.7), ("valid", 0.1), ("test
 
 def resplit(dataset: Dataset, how: str, seed: int = 0) -> Dataset:
     """The data set split in one of the three ways. Raises ValueError for a fourth."""
-    if how not in WAYS:
-        raise ValueError(f"no split {how!r}: choose one of {', '.join(WAYS)}")
+    check_split(how)
     if how == "official":
         return dataset
     return random(dataset, seed) if how == "random" else by_speaker(dataset, seed)
+
+
+def check_split(how: str) -> None:
+    """Raises ValueError for a way that there is not, before hours are spent on reading."""
+    if how not in WAYS:
+        raise ValueError(f"no split {how!r}: choose one of {', '.join(WAYS)}")
 
 
 def random(dataset: Dataset, seed: int) -> Dataset:

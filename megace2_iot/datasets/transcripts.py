@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from megace2_iot.datasets.finite import score_of
-from megace2_iot.datasets.sample import SPLITS, Dataset, Split
-from megace2_iot.datasets.sequences import PACE, Row, dataset_of
+from megace2_iot.datasets.sample import SPLITS, Dataset, Sample, Split
+from megace2_iot.datasets.sequences import PACE, WORD_RATE, in_order
 from megace2_iot.datasets.splits import by_speaker
-from megace2_iot.datasets.words import Hashed, Vectors, read_vectors, words_of
+from megace2_iot.datasets.words import Hashed, Spoken, Vectors, read_vectors, words_of
 
 
 def load_transcripts(path: Path, vectors: Path | None = None) -> Dataset:
@@ -25,8 +25,10 @@ def load_transcripts(path: Path, vectors: Path | None = None) -> Dataset:
     looked_up: Vectors = read_vectors(vectors, {word for words in spoken for word in words}) if vectors else Hashed()
     names = records[0].keys()
     notes = [looked_up.origin, *([] if "video_id" in names else ["videos are not named: each sample is a group"])]
-    rows = (_row(i, record, looked_up, words) for i, (record, words) in enumerate(zip(records, spoken, strict=True)))
-    dataset = dataset_of(path.stem, rows, notes)
+    samples = [
+        _sample(i, record, looked_up, words) for i, (record, words) in enumerate(zip(records, spoken, strict=True))
+    ]
+    dataset = _dataset(path.stem, samples, looked_up.dim, notes)
     return dataset if {"mode", "split"} & names else by_speaker(dataset, 0)
 
 
@@ -51,7 +53,17 @@ def _records(path: Path) -> Iterator[Mapping[str, str]]:
         raise ValueError(f"{path} holds no text")
 
 
-def _row(number: int, record: Mapping[str, str], vectors: Vectors, words: list[str]) -> Row:
+def _dataset(name: str, samples: Sequence[Sample], dim: int, notes: Sequence[str]) -> Dataset:
+    """Samples that hold words, groups together and each in order of time."""
+    kept = [sample for sample in samples if sample.features]
+    if not kept:
+        raise ValueError(f"{name} holds no features")
+    without = len(samples) - len(kept)
+    told = [*notes, *([f"{without:,} samples without any features were left out"] if without else [])]
+    return Dataset(name, {"text": dim}, in_order(kept), tuple(told))
+
+
+def _sample(number: int, record: Mapping[str, str], vectors: Vectors, words: list[str]) -> Sample:
     written = record.get("score", record.get("label", "")).strip()
     try:
         score = score_of(float(written)) if written else None
@@ -61,7 +73,9 @@ def _row(number: int, record: Mapping[str, str], vectors: Vectors, words: list[s
     video, clip = record.get("video_id", ""), record.get("clip_id", str(number))
     group = video or f"row-{number}"
     id = f"{group}-{clip}" if video else group
-    return Row(id, group, split, _start(clip, number), score, {"text": vectors.look_up(words)})
+    start = _start(clip, number)
+    text = Spoken(vectors, vectors.rows(words), WORD_RATE, start)
+    return Sample(id, group, split, start, score, {"text": text} if text.values.any() else {})
 
 
 def _split(record: Mapping[str, str]) -> Split:

@@ -17,7 +17,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from megace2_iot.features import Features
+
 Array = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int32]
 
 HASHED_DIM = 128
 SHORTEST, LONGEST = 3, 5  # letters of an n-gram
@@ -27,13 +30,42 @@ _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 
 
 class Vectors(Protocol):
-    """Makes vectors of words."""
+    """Makes vectors of words: each word's has a row."""
 
     dim: int
     origin: str  # for people
 
+    def rows(self, words: Sequence[str]) -> Rows:
+        """(T,); words that nobody knows are left out, so T may be smaller than their number."""
+
+    def at(self, rows: Rows) -> Array:
+        """The vectors (T, D) of rows."""
+
     def look_up(self, words: Sequence[str]) -> Array:
-        """(T, D); words that nobody knows are left out, so T may be smaller than their number."""
+        """The vectors (T, D) of words."""
+        return self.at(self.rows(words))
+
+
+class Spoken(Features):
+    """A sentence by its words' rows, whose vectors are put together whenever they are asked for.
+
+    MOSEI's 22,788 sentences are half a GB as vectors of 300 numbers, most of them of the same few words.
+    """
+
+    __slots__ = ("_rows", "_vectors")
+    _vectors: Vectors
+    _rows: Rows
+
+    def __init__(self, vectors: Vectors, rows: Rows, rate: float, start: float) -> None:
+        for name, value in (("_vectors", vectors), ("_rows", rows), ("rate", rate), ("start", start)):
+            object.__setattr__(self, name, value)
+
+    @property
+    def values(self) -> Array:
+        return self._vectors.at(self._rows)
+
+    def __reduce__(self) -> tuple[type[Spoken], tuple[Vectors, Rows, float, float]]:
+        return Spoken, (self._vectors, self._rows, self.rate, self.start)
 
 
 def words_of(text: str) -> list[str]:
@@ -41,21 +73,27 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(text.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"))[:MAX_WORDS]
 
 
-class Hashed:
+class Hashed(Vectors):
     """Vectors from letters."""
 
     dim = HASHED_DIM
     origin = "words are hashed from their letters: no vectors were given"
 
     def __init__(self) -> None:
-        self._known: dict[str, Array] = {}
+        self._row_of: dict[str, int] = {}
+        self._table: list[Array] = []
 
-    def look_up(self, words: Sequence[str]) -> Array:
-        """(T, 128), one row a word."""
+    def rows(self, words: Sequence[str]) -> Rows:
+        """(T,), one a word."""
         for word in words:
-            if word not in self._known:
-                self._known[word] = hashed(word)
-        return np.stack([self._known[word] for word in words]) if words else np.zeros((0, self.dim), np.float32)
+            if word not in self._row_of:
+                self._row_of[word] = len(self._table)
+                self._table.append(hashed(word))
+        return np.array([self._row_of[word] for word in words], np.int32)
+
+    def at(self, rows: Rows) -> Array:
+        """(T, 128)."""
+        return np.stack([self._table[row] for row in rows]) if len(rows) else np.zeros((0, self.dim), np.float32)
 
 
 def hashed(word: str) -> Array:
@@ -75,21 +113,27 @@ def _noise(part: str) -> npt.NDArray[np.float64]:
     return (numbers - 127.5) / 73.9  # uniform, of variance 1
 
 
-class Glove:
+class Glove(Vectors):
     """Vectors from a file."""
 
-    def __init__(self, rows: Mapping[str, Array], origin: str) -> None:
-        self._rows = rows
-        self.dim = len(next(iter(rows.values())))
+    def __init__(self, vectors: Mapping[str, Array], origin: str) -> None:
+        self._row_of = {word: row for row, word in enumerate(vectors)}
+        self._table = np.stack(list(vectors.values()))
+        self.dim = self._table.shape[1]
         self.origin = origin
 
-    def look_up(self, words: Sequence[str]) -> Array:
-        """(T, D); an unknown word is `<unk>` where the file has that, and is left out otherwise."""
-        found = [self._rows[piece] for word in words for piece in self._pieces(word) if piece in self._rows]
-        return np.stack(found) if found else np.zeros((0, self.dim), np.float32)
+    def rows(self, words: Sequence[str]) -> Rows:
+        """(T,); an unknown word is `<unk>` where the file has that, and is left out otherwise."""
+        pieces = (piece for word in words for piece in self._pieces(word))
+        return np.array([self._row_of[piece] for piece in pieces if piece in self._row_of], np.int32)
+
+    def at(self, rows: Rows) -> Array:
+        """(T, D)."""
+        found: Array = self._table[rows]
+        return found
 
     def _pieces(self, word: str) -> list[str]:
-        return next((spelt for spelt in spellings(word) if all(piece in self._rows for piece in spelt)), [UNKNOWN])
+        return next((spelt for spelt in spellings(word) if all(piece in self._row_of for piece in spelt)), [UNKNOWN])
 
 
 def spellings(word: str) -> list[list[str]]:

@@ -74,10 +74,20 @@ def use_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
-def recommended(method: str, seed: int, name: str = "nano") -> RunSettings:
-    """How a method is trained where nothing else is asked for. Raises ValueError for an unknown one."""
+def saw_labels(dataset: Dataset) -> bool:
+    """Whether features of rows that train were fitted on these rows' labels."""
+    return any(sample.features_saw_label for sample in dataset.samples)
+
+
+def recommended(method: str, seed: int, name: str = "nano", *, leaking: bool = False) -> RunSettings:
+    """How a method is trained where nothing else is asked for. Raises ValueError for an unknown one.
+
+    `leaking` features (`saw_labels`) promise more on train rows than they keep, and answers come out too large: ours
+    is then held back by a stronger decay.
+    """
     if method == MEGACE2:
-        chosen = TrainingSettings(1e-3, batch_size=32, epochs=8, weight_decay=0.3, schedule="cosine")
+        decay = 2.0 if leaking else 0.3
+        chosen = TrainingSettings(1e-3, batch_size=32, epochs=8, weight_decay=decay, schedule="cosine")
         return RunSettings(method, name, seed, chosen)
     asked = methods.recipe(method)
     chosen = TrainingSettings(

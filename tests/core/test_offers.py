@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from megace2_iot import offers
-from megace2_iot.blobs import Holder
+from megace2_iot.blobs import BlobStore, Holder, Puller
 from megace2_iot.bus import BrokerSettings, Subscription, connect
-from megace2_iot.messages import INLINE_LIMIT, UpdateOffer, Verdict
-from megace2_iot.offers import Offers, make_offer
+from megace2_iot.codec import DecodeError
+from megace2_iot.messages import INLINE_LIMIT, BlobRequest, UpdateOffer, Verdict
+from megace2_iot.offers import Offers, body_of, make_offer
 
 
 def offer_of(body: bytes, number: int = 1) -> UpdateOffer:
@@ -72,6 +73,35 @@ async def test_a_large_update_is_held_for_its_receiver_until_the_verdict(run_emb
         assert holder._offers[seen.sha256].askers == {"cloud"}
         edge.verdict_arrived(Verdict(id=seen.id, accepted=True))
         assert seen.sha256 not in holder._offers
+
+
+async def test_the_bytes_of_an_offer_are_those_of_its_hash(run_embedded, tmp_path):
+    """From within it or pulled from its sender; other bytes are refused by whoever receives."""
+    large = bytes(INLINE_LIMIT + 1)
+    async with (
+        run_embedded() as broker,
+        offering(broker.url) as (edge, holder, _),
+        connect(BrokerSettings(url=broker.url), "reader") as bus,
+        asyncio.timeout(10),
+    ):
+        requests = await holder._bus.subscribe("requests")
+        serving = [asyncio.create_task(holder.run()), asyncio.create_task(answer(holder, requests))]
+        puller = Puller(bus, BlobStore(tmp_path))
+        edge.put(offer_of(large), large)
+        for body in (b"x", large):
+            topics = {"request_topic": "requests", "chunk_filter": "chunk/+"}
+            assert bytes(await body_of(offer_of(body), puller, **topics)) == body
+        with pytest.raises(DecodeError, match="does not have the hash"):
+            await body_of(offer_of(b"x").model_copy(update={"inline": b"y"}), puller, **topics)
+        puller.close()
+        for task in serving:
+            task.cancel()
+        await asyncio.wait(serving)
+
+
+async def answer(holder: Holder, requests: Subscription) -> None:
+    async for delivery in requests:
+        holder.ask("cloud", BlobRequest.decode(delivery.payload))
 
 
 def test_the_id_tells_sender_round_base_and_content_apart():

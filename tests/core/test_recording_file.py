@@ -9,7 +9,7 @@ import pytest
 
 from megace2_iot.messages import FeaturePacket, PacketWindow
 from megace2_iot.quantize import quantize
-from megace2_iot.recording import Recorder, is_recording, read_recording
+from megace2_iot.recording import Recorder, is_recording, load_or_read, read_recording
 
 
 def packet(seq: int = 1, score: float | None = None, stem: str | None = None) -> bytes:
@@ -42,6 +42,15 @@ def test_a_stream_comes_back_on_its_own_clock(file: Path) -> None:
     assert [s.stem for s in dataset.samples] == [None, None, "a" * 64]
     assert dataset.dims == {"text": 3}
     assert dataset.samples[0].features["text"].values == pytest.approx(np.linspace(0, 1, 12).reshape(4, 3), abs=0.02)
+
+
+def test_a_recording_is_split_like_any_data_set(file: Path) -> None:
+    """By the same options, except for words, which it does not hold."""
+    again = load_or_read(str(file), 3, split="random")
+    assert again.notes[-2:] == ("split at random by sample, 70/10/20, seed 3", "1 speakers are on several sides")
+    assert load_or_read("synthetic", 3, split="speaker").notes[-1] == "split by speaker, about 70/10/20, seed 3"
+    with pytest.raises(ValueError, match="a recording holds no text"):
+        load_or_read(str(file), vectors=file)
 
 
 @pytest.mark.parametrize("cut", [1, 3, 30])

@@ -55,8 +55,11 @@ def test_vectors_need_text(table: Table, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no column sentence"):
         load(path, vectors=vectors)
     (tmp_path / "x.pkl").write_bytes(pickle.dumps({}))
-    with pytest.raises(ValueError, match="holds no text: word vectors are of no use"):
-        load(tmp_path / "x.pkl", vectors=vectors)
+    for source in (tmp_path / "x.pkl", "synthetic"):
+        with pytest.raises(ValueError, match="holds no text: word vectors are of no use"):
+            load(source, vectors=vectors)
+    with pytest.raises(FileNotFoundError, match=r"no word vectors at .*nowhere\.txt"):
+        load(path, vectors=tmp_path / "nowhere.txt")
 
 
 def test_the_built_in_corpus_can_be_split_again() -> None:

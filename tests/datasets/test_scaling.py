@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from megace2_iot.datasets.mosi import samples_of_table
 from megace2_iot.datasets.sample import Dataset, Sample
-from megace2_iot.datasets.scaling import LIMIT, fitted, from_json, rescaled, scaled, to_json
+from megace2_iot.datasets.scaling import LIMIT, fitted, from_json, on_scale_of, rescaled, scaled, to_json
 from megace2_iot.features import Features
+from megace2_iot.tensors import encode_tensors
 
 
 def test_mean_0_and_spread_1_over_the_blocks() -> None:
@@ -31,6 +35,20 @@ def table(rows: slice, split: str, shift: float) -> Dataset:
         {**values, **more, "video": np.array(["v"] * count), "split": np.array([split] * count)},
         None,  # type: ignore[arg-type]
     )
+
+
+def test_the_scale_of_a_checkpoint(tmp_path: Path) -> None:
+    """What device and cloud put features on; where a scale is unknown on either side, nothing is guessed."""
+    both, alone = table(slice(0, 60), "train", 1.0), table(slice(40, 60), "test", 1.0)
+    (tmp_path / "trained").write_bytes(encode_tensors({}, {"scaling": to_json(both.scaling)}))
+    (tmp_path / "preset").write_bytes(encode_tensors({}, {"config": "{}"}))
+    moved, wanted = on_scale_of(alone, tmp_path / "trained"), rescaled(alone, both.scaling)
+    for got, expected in zip(moved.samples, wanted.samples, strict=True):
+        np.testing.assert_array_equal(got.features["audio"].values, expected.features["audio"].values)
+    with pytest.raises(ValueError, match="preset does not say how its training data were standardised"):
+        on_scale_of(alone, tmp_path / "preset")
+    with pytest.raises(ValueError, match="mosi does not say how its text and audio and vision was standardised"):
+        on_scale_of(replace(alone, scaling={}), tmp_path / "trained")
 
 
 def test_other_rows_follow_the_scale_of_the_train_rows() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
@@ -55,6 +58,21 @@ def test_scales_are_those_of_the_train_rows() -> None:
     assert max(np.abs(s.features["audio"].values).max() for s in dataset.split("test")) == 5.0
     assert dataset.samples[0].features["text"].values.max() == 7.0
     assert dataset.notes == ("audio is standardised by the train rows, and clipped at 5 deviations",)
+
+
+def test_a_file_is_not_held_twice() -> None:
+    """What a row was made of is gone when the next one is read: MOSEI's sentences have half a GB of vectors."""
+    made: list[weakref.ref[np.ndarray]] = []
+
+    def rows() -> Iterator[Row]:
+        for i in range(4):
+            block = np.ones((3, 2))
+            made.append(weakref.ref(block))
+            yield Row(f"r{i}", "g", "train", float(i), 0.0, {"text": block})
+            del block
+            assert sum(one() is not None for one in made) == 1
+
+    assert len(dataset_of("d", rows()).samples) == 4
 
 
 def test_modalities_share_one_clock() -> None:

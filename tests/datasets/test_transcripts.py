@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,17 @@ def test_text_and_score_alone(tmp_path: Path) -> None:
         "videos are not named: each sample is a group",
         "split by speaker, about 70/10/20, seed 0",
     )
+
+
+def test_sentences_are_as_small_as_their_words(tmp_path: Path) -> None:
+    """A device holds MOSEI's: as vectors these would be 20 MB."""
+    path = written(tmp_path, "text,score\n" + "".join(f"{'a good film ' * 13}{i % 10},1\n" for i in range(1000)))
+    tracemalloc.start()
+    dataset = load_transcripts(path)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert sum(s.features["text"].values.nbytes for s in dataset.samples) > 20e6
+    assert held < 4e6
 
 
 def test_words_come_from_a_file(tmp_path: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from megace2_iot.datasets.words import MAX_WORDS, Hashed, hashed, read_vectors, words_of
+from megace2_iot.datasets.words import MAX_WORDS, Hashed, Spoken, hashed, read_vectors, words_of
 
 
 def test_words_of_a_sentence() -> None:
@@ -95,3 +96,16 @@ def test_the_vocabulary_of_mosi(data_folder: Path) -> None:
     good, great, camera = glove.look_up(["good", "great", "camera"])
     assert glove.dim == 300
     assert np.corrcoef(good, great)[0, 1] > 0.6 > 0.4 > np.corrcoef(good, camera)[0, 1]
+
+
+def test_a_sentence_has_the_vectors_of_its_words(tmp_path: Path) -> None:
+    """Put together when they are asked for; also in another process, and never for somebody else to change."""
+    path = tmp_path / "glove.txt"
+    path.write_text("good 1 2\nfilm 3 4\n")
+    for vectors in (read_vectors(path, ["good", "film"]), Hashed()):
+        words = ["film", "good", "film"]
+        sentence = Spoken(vectors, vectors.rows(words), 2.5, 7.0)
+        sentence.values[0] = 9.0
+        for again in (sentence, pickle.loads(pickle.dumps(sentence))):
+            np.testing.assert_array_equal(again.values, vectors.look_up(words))
+            assert (again.rate, again.start) == (2.5, 7.0)

@@ -14,6 +14,11 @@ NOBODY = "mqtt://127.0.0.1:1"
 MISTAKES = {
     "a missing data file": (["replay", "nowhere.npz"], "cannot replay nowhere.npz"),
     "an unreadable data file": (["replay", "junk.npz"], "junk.npz cannot be read"),
+    "a replay's unknown split": (["replay", "synthetic", "--split", "best"], "'official', 'random' or 'speaker'"),
+    "a device's vectors": (["device", "--vectors", "junk.npz"], "the built-in corpus holds no text"),
+    "a scale that is none": (["replay", "synthetic", "--scale-of", "typo.toml"], "no safetensors"),
+    "a demo's unknown split": (["demo", "--split", "best"], "choose one of official, random, speaker"),
+    "a demo's missing vectors": (["demo", "--data", "junk.npz", "--vectors", "v.txt"], "no word vectors at v.txt"),
     "an empty recording": (["device", "--replay", "empty.rec"], "holds no packet"),
     "a damaged recording": (["device", "--replay", "damaged.rec"], "damaged.rec is damaged"),
     "a demo's missing data": (["demo", "--data", "nowhere.npz"], "the demo cannot use nowhere.npz"),

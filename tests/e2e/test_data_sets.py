@@ -3,15 +3,21 @@
 import csv
 import json
 import pickle
+import signal
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from tiers import Lab, command, played, running, until
+from tiers import Lab, command, played, process, running, until
 
+from cloud_aggregator.cloud import CloudSettings
 from device_agent.fleet import ReplaySettings, shares
+from megace2_iot.cli.run_demo import DemoOptions, prepare, write_settings
 from megace2_iot.datasets import load
 from megace2_iot.datasets.sample import SPLITS
+from megace2_iot.messages import DeviceProfile
+from megace2_iot.service import Settings
 
 
 def write_transcripts(path):
@@ -73,10 +79,69 @@ LAYOUTS = {
 def test_every_layout_is_a_replay(tmp_path, name):
     """What `replay`, `device --replay` and `demo --data` do first: load, and deal to devices."""
     LAYOUTS[name](tmp_path / name)
-    dataset, dealt = shares(ReplaySettings(source=str(tmp_path / name), devices=2))
+    dealt = shares(ReplaySettings(source=str(tmp_path / name), devices=2)).dealt
     assert len(dealt) == 2
     assert all(dealt)
-    assert sum(len(share) for share in dealt) == len(dataset.samples)
+    assert sum(len(share) for share in dealt) == len(load(tmp_path / name).samples)
+
+
+def write_vectors(path):
+    """A vector for some of the words of the transcripts."""
+    path.write_text("good 1 2 3\nbad 4 5 6\nnumber 7 8 9\n")
+
+
+def held_out(samples):
+    return {sample.id for sample in samples if sample.split == "test"}
+
+
+def test_the_devices_of_a_demo_hold_out_what_its_report_is_judged_on(tmp_path, monkeypatch):
+    """Words, split and seed go through the run's settings file, from whatever folder a tier is started again."""
+    monkeypatch.chdir(tmp_path)
+    write_transcripts(tmp_path / "text.csv")
+    write_vectors(tmp_path / "own glove.txt")
+    run = prepare(demo_options(data="text.csv", split="speaker", vectors=Path("own glove.txt"), seed=5))
+    write_settings(run, "mqtt://127.0.0.1:1883")
+    monkeypatch.chdir("/")
+    file = tmp_path / "runs" / run.folder.name / "megace2.toml"
+    replay = {"source": str(tmp_path / "text.csv"), "edges": 2, "devices": 2}
+    played = [
+        shares(Settings(file, {"replay": {**replay, "index": index}}).section("replay", ReplaySettings))
+        for index in range(2)
+    ]
+    assert run.dataset.notes[-1] == "split by speaker, about 70/10/20, seed 5"
+    assert [of_edge.dims for of_edge in played] == [{"text": 3}, {"text": 3}]
+    assert Settings(file).section("cloud", CloudSettings).model.dims == {"text": 3}
+    of_devices = held_out(sample for of_edge in played for share in of_edge.dealt for sample in share)
+    assert of_devices == held_out(run.dataset.samples)
+    assert of_devices != held_out(load(tmp_path / "text.csv").samples)
+
+
+def demo_options(**given):
+    plain = {"devices": 2, "edges": 2, "speed": None, "seconds": 10.0, "preset": "nano", "rule": "latched"}
+    return DemoOptions(**plain, broker="embedded", out=Path("runs"), as_json=True, **given)
+
+
+@pytest.mark.parametrize("name", ["device", "replay"])
+async def test_a_device_plays_words_and_a_split_of_choice(run_embedded, tmp_path, name):
+    """From the command line through the process that it becomes; a seed gives each device the same split."""
+    write_transcripts(tmp_path / "text.csv")
+    write_vectors(tmp_path / "glove.txt")
+    asked = ("--vectors", str(tmp_path / "glove.txt"), "--split", "speaker", "--seed", "5", "--no-train")
+    source = {"device": ("device", "--replay"), "replay": ("replay", "--devices", "1", "--prefix", "cam")}[name]
+    async with run_embedded() as broker:
+        lab = Lab(broker.url, tmp_path)
+        async with (
+            lab.listening() as ear,
+            process(*source, str(tmp_path / "text.csv"), *asked, "--config", str(lab.settings_file())) as device,
+        ):
+            await until(lambda: ear.of(DeviceProfile))
+            device.send_signal(signal.SIGINT)
+            assert await device.wait() == 0
+    assert ear.of(DeviceProfile)[0].dims == {"text": 3}
+    said = "".join(device.said)
+    assert "words are vectors of glove.txt" in said
+    assert "split by speaker, about 70/10/20, seed 5" in said
+    assert "Traceback" not in said
 
 
 async def test_inspect_shows_what_a_data_set_holds(tmp_path):

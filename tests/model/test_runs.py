@@ -13,7 +13,7 @@ from megace2_iot.datasets.sample import Dataset
 from megace2_iot.datasets.synthetic import synthetic
 from megace2_iot.model import checkpoint
 from megace2_iot.model.raw import answer, sets_of, to_examples
-from megace2_iot.model.runs import Epoch, RunSettings, recommended, train
+from megace2_iot.model.runs import Epoch, RunSettings, recommended, saw_labels, train
 from megace2_iot.model.training import TrainingSettings
 
 CORPUS = synthetic(0, streams=4, samples=20)
@@ -90,6 +90,15 @@ def test_an_unknown_method_is_named() -> None:
     """With what there is to choose from."""
     with pytest.raises(ValueError, match="no method 'resnet': choose one of ef_lstm"):
         recommended("resnet", 0)
+
+
+def test_leaking_features_are_held_back() -> None:
+    """By a stronger decay of our model; a baseline keeps the recipe of its paper."""
+    leaking = replace(CORPUS, samples=(replace(CORPUS.samples[0], features_saw_label=True), *CORPUS.samples[1:]))
+    assert (saw_labels(CORPUS), saw_labels(leaking)) == (False, True)
+    ours = [recommended("megace2", 0, leaking=leaks).training.weight_decay for leaks in (False, True)]
+    assert ours[0] < ours[1]
+    assert recommended("ef_lstm", 0) == recommended("ef_lstm", 0, leaking=True)
 
 
 def test_without_labels_there_is_nothing_to_train_on(tmp_path: Path) -> None:
