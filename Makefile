@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test bench lint format clean
+.PHONY: demo test results bench lint format clean
 
 # Passes options on: make demo ARGS="--preset mult --broker mosquitto"
 demo: $(VENV)/.run
@@ -16,6 +16,10 @@ test: $(VENV)/.dev mosquitto
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest $(ARGS)
+
+# Runs the paper's experiments and rebuilds docs/results.md: make results ARGS="--data mosi.npz"
+results: $(VENV)/.run
+	$(BIN)/megace2 experiment all --page docs/results.md $(ARGS)
 
 bench: $(VENV)/.dev mosquitto
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 PACKAGES = ("torch", "numpy", "aiomqtt", "paho-mqtt", "msgpack", "zstandard", "pydantic")
+TURN = 0.05  # s that one work runs before it is the next one's turn
 _SIDES: dict[str, Callable[[float, float], bool]] = {"<=": operator.le, ">=": operator.ge}
 
 
@@ -90,19 +91,25 @@ def figure(value: float) -> str:
     return f"{value:.{max(0, 3 - len(str(int(abs(value)))) + (abs(value) < 1))}f}"
 
 
-def in_turn(*works: Callable[[], object], rounds: int = 30, patience: float = 6.0) -> list[float]:
-    """s of the fastest of several runs of each, one after the other, so that a busy moment hits all.
+def in_turn(*works: Callable[[], object], rounds: int = 20, patience: float = 12.0) -> list[float]:
+    """s of the fastest of several runs of each. They take turns, so that a busy moment hits all.
 
-    After `patience` seconds there are no more.
+    A turn is several runs, for threads of one library still spin when the other begins. After `patience` seconds
+    there are no more.
     """
     best = [float("inf")] * len(works)
     began = time.perf_counter()
-    for number in range(rounds + 1):
+    for number in range(rounds):
         for place, work in enumerate(works):
-            at = time.perf_counter()
-            work()
-            if number:  # the first warms up
-                best[place] = min(best[place], time.perf_counter() - at)
+            turn = time.perf_counter()
+            work()  # warms up
+            while True:
+                at = time.perf_counter()
+                work()
+                ended = time.perf_counter()
+                best[place] = min(best[place], ended - at)
+                if ended - turn > TURN:
+                    break
         if number and time.perf_counter() - began > patience:
             break
     return best

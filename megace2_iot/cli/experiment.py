@@ -1,4 +1,4 @@
-"""`megace2 experiment`: the paper's experiments in a simulated federation, over several seeds."""
+"""`megace2 experiment`: the paper's experiments, over several seeds, and the page of their results."""
 
 from __future__ import annotations
 
@@ -6,19 +6,32 @@ import importlib
 import json
 import shlex
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from megace2_iot.cli.experiments import NAMES
-from megace2_iot.cli.options import Json
+from megace2_iot.cli.options import Json, Vectors
 from megace2_iot.problems import Problem
+
+if TYPE_CHECKING:
+    from megace2_iot.cli.experiments.request import Request
+
+OF_DATA = tuple(name for name in NAMES if name != "table5")
 
 
 def command(
-    name: Annotated[str, typer.Argument(help=f"{', '.join(NAMES)}, or all.")],
-    data: Annotated[str, typer.Option(help="A data set's name or path.")] = "synthetic",
+    name: Annotated[str, typer.Argument(help=f"{', '.join(NAMES)}, all, or page: the page alone.")],
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A data set's name or path, default synthetic; NAME=PATH is for one experiment alone. Several times.",
+            show_default=False,
+        ),
+    ] = None,
     seeds: Annotated[
         int | None, typer.Option(min=1, max=100, help="Runs of each arm; default 3, 1 with --quick.")
     ] = None,
@@ -29,41 +42,108 @@ def command(
     out: Annotated[Path, typer.Option(help="Folder for results; finished runs in it are not run again.")] = Path(
         "runs/experiments"
     ),
+    page: Annotated[
+        Path | None, typer.Option(help="Page of all results in --out; default results.md there.", show_default=False)
+    ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="A small site and one seed: minutes instead of hours.")
     ] = False,
+    show: Annotated[bool, typer.Option("--show", help="Run nothing: report what is finished in --out.")] = False,
     drop_out: Annotated[float, typer.Option(min=0, max=1, help="Chance that a device leaves in a round.")] = 0.0,
     late: Annotated[float, typer.Option(min=0, max=1, help="Chance that a training takes 5 times as long.")] = 0.0,
+    edges: Annotated[
+        int | None, typer.Option(min=1, max=100, help="Of the site; default 2 for tables, else 3, or 2 with --quick.")
+    ] = None,
+    devices: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="Of each edge; default 4, or 3 with --quick.")
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help="official, random (70/10/20 by sample), speaker, or time (within each video).")
+    ] = "official",
+    vectors: Vectors = None,
     as_json: Json = False,
 ) -> None:
     """Run an experiment of the paper, or all; Ctrl-C reports what is there, and the same command goes on."""
-    if name not in (*NAMES, "all"):
-        raise Problem(f"no experiment {name!r}: choose one of {', '.join(NAMES)}, or all")
+    if name not in (*NAMES, "all", "page"):
+        raise Problem(f"no experiment {name!r}: choose one of {', '.join(NAMES)}, all or page")
     from megace2_iot.cli.experiments.request import Request
 
-    written = shlex.join(["megace2", *sys.argv[1:]])
     try:
         request = Request(
             out=out,
-            data=data,
             seeds=seeds or (1 if quick else 3),
             alpha=alpha,
             preset=preset,
             quick=quick,
             drop_out=drop_out,
             late=late,
-            command=written,
+            edges=edges,
+            devices=devices,
+            split=split,
+            vectors=vectors,
+            show=show,
+            command=shlex.join(["megace2", *(word for word in sys.argv[1:] if word != "--show")]),
         )
     except ValueError as error:
         raise Problem(str(error)) from None
-    reports = []
-    for chosen in NAMES if name == "all" else (name,):
-        report = importlib.import_module(f"megace2_iot.cli.experiments.{chosen}").run(request)
-        report.write(out)
-        reports.append(report.to_json())
-        if not as_json:
-            report.print(out)
+    chosen = {"all": NAMES, "page": ()}.get(name, (name,))
+    found, failed = _run([replace(request, data=each) for each in _data_of(chosen, data or [])], chosen, as_json)
+    path = page or out / "results.md"
+    _write_page(path, out, failed, quiet=as_json)
+    if as_json:
+        one = {"page": str(path)} if name == "page" else next(iter(found), None)
+        print(json.dumps(found if name == "all" else one))
+    if failed:
+        raise Problem("; ".join(f"{of}: {why}" for of, why in failed.items()))
+
+
+def _data_of(chosen: Sequence[str], given: Sequence[str]) -> list[str]:
+    """What each of the chosen experiments runs on. Raises `Problem` where that is not there or not clear."""
+    common, own = ["synthetic"], dict[str, str]()
+    for each in given:
+        of, equals, path = each.partition("=")
+        if equals and of in OF_DATA:
+            own[of] = path
+        elif equals and not Path(each).exists():
+            raise Problem(f"--data {each}: NAME is one of {', '.join(OF_DATA)}")
+        else:
+            common.append(each)
+    if len(common) > 2:
+        raise Problem(f"--data {common[-1]}: {common[1]} is for all already; say for which experiment, as NAME=PATH")
+    if unused := set(own) - set(chosen):
+        raise Problem(f"--data {min(unused)}=...: this command does not run {min(unused)}")
+    found = [own.get(name, common[-1]) for name in chosen]
+    for name, path in zip(chosen, found, strict=True):
+        if path != "synthetic" and name in OF_DATA and not Path(path).expanduser().exists():
+            raise Problem(f"no data set {path!r}: give 'synthetic', or a file or folder (docs/data.md)")
+    return found
+
+
+def _run(requests: Sequence[Request], names: Sequence[str], quiet: bool) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """The experiments one after the other: their reports, and why some of several did not run."""
+    found, failed = list[dict[str, Any]](), dict[str, str]()
+    for name, request in zip(names, requests, strict=True):
+        try:
+            report = importlib.import_module(f"megace2_iot.cli.experiments.{name}").run(request)
+        except Problem as problem:
+            if len(names) == 1:
+                raise
+            failed[name] = str(problem)
+            continue
+        if request.show and report.results and not report.runs:
+            print(f"{name}: nothing is finished with these settings", file=sys.stderr)
+            continue
+        found.append(report.write(request.out))
+        if not quiet:
+            report.print(request.out)
         if report.interrupted:
             break
-    if as_json:
-        print(json.dumps(reports[0] if len(reports) == 1 else reports))
+    return found, failed
+
+
+def _write_page(path: Path, out: Path, failed: dict[str, str], *, quiet: bool) -> None:
+    from megace2_iot.cli.experiments import page
+
+    page.write(path, out, failed)
+    if not quiet:
+        print(f"The page of all results: {path}")

@@ -9,7 +9,7 @@ Letters: G streams that go together, B batch, T time of the target, S of the sou
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +58,7 @@ def weights_of(model: CrossModalTransformer, plan: Plan) -> Weights:
 
     for number, pairs in enumerate(plan.crossings):
         packed = pack(model, [f"{target}_from_{source}" for target, source in pairs], looks_at_itself=False)
-        add(f"cross{number}.keys_values", packed.keys_values[0])
+        _add_halves(add, f"cross{number}", packed.keys_values[0], config.width)
         for depth, layer in enumerate(packed.layers):
             name = f"cross{number}.{depth}"
             add(f"{name}.query", layer.query, scale)
@@ -73,12 +73,14 @@ def weights_of(model: CrossModalTransformer, plan: Plan) -> Weights:
         for depth, (layer, keys_values) in enumerate(zip(packed.layers, packed.keys_values, strict=True)):
             name = f"memory{number}.{depth}"
             query = memory_scale * layer.query[0], memory_scale * layer.query[1]
-            if depth < len(packed.layers) - 1:  # looks at itself: one product for all three
-                weight, bias = (torch.cat(parts, -1) for parts in zip(query, keys_values, strict=True))
-                add(f"{name}.all", (weight, bias))
+            if depth < len(packed.layers) - 1:  # looks at itself: queries and values are of one product
+                keys, values = _halves(keys_values, 2 * config.width)
+                weight, bias = (torch.cat(parts, -1) for parts in zip(query, values, strict=True))
+                add(f"{name}.queries_values", (weight, bias))
+                add(f"{name}.keys", keys)
             else:
                 add(f"{name}.query", query)
-                add(f"{name}.keys_values", keys_values)
+                _add_halves(add, name, keys_values, 2 * config.width)
             add(f"{name}.out", layer.out)
             add(f"{name}.expand", layer.expand)
             add(f"{name}.contract", layer.contract)
@@ -150,17 +152,16 @@ class _Builder:
         """(G B, H, T, w / H)."""
         return self.op("Transpose", self.op("Reshape", x, apart), perm=[0, 2, 1, 3])
 
-    def split_many(self, x: str, parts: int, length: str, head: int) -> list[str]:
-        """Of x, `parts` widths side by side, each as of `split_heads`, with a 1 before."""
+    def split_many(self, x: str, parts: int, length: str, head: int, *, turned: bool = False) -> list[str]:
+        """Of x, `parts` widths side by side, each as of `split_heads`, with a 1 before; `turned` (.., w / H, S)."""
         axes = [self.constant([-1]), length, self.constant([parts, self.config.heads, head])]
         apart = self.op("Reshape", x, self.op("Concat", *axes, axis=0))
-        first = self.op("Transpose", apart, perm=[2, 0, 3, 1, 4])
-        return self.many("Split", parts, first, self.constant([1] * parts), axis=0)
+        first = self.op("Transpose", apart, perm=[2, 0, 3, 4, 1] if turned else [2, 0, 3, 1, 4])
+        return self.many("Split", parts, first, self.constant([1] * parts), axis=0) if parts > 1 else [first]
 
     def attend(self, q: str, k: str, v: str, mask: str, flat: str) -> str:
-        """Flat again, of queries (.., T, w / H), keys and values (.., S, w / H); q is scaled already."""
-        turned = self.op("Transpose", k, perm=[0, 1, 2, 4, 3])
-        scores = self.op("Add", self.op("MatMul", q, turned), mask)
+        """Flat again, of queries (.., T, w / H), keys (.., w / H, S), values (.., S, w / H); q is scaled already."""
+        scores = self.op("Add", self.op("MatMul", q, k), mask)
         seen = self.op("MatMul", self.op("Softmax", scores, axis=-1), v)  # (1, G B, H, T, w / H)
         return self.op("Reshape", self.op("Transpose", seen, perm=[0, 1, 3, 2, 4]), flat)
 
@@ -218,15 +219,17 @@ def _cross(
     x = _side_by_side(b, [t for t, _ in pairs], d)
     x_normed = _side_by_side(b, [normed[t] for t, _ in pairs], d)
     seen = _side_by_side(b, [normed[s] for _, s in pairs], d)
-    sources = b.split_many(b.affine(seen, f"{name}.keys_values"), 2 * config.layers, length[source], head)
+    keys = b.split_many(b.affine(seen, f"{name}.keys"), config.layers, length[source], head, turned=True)
+    values = b.split_many(b.affine(seen, f"{name}.values"), config.layers, length[source], head)
     mask = b.input(f"cross_mask_{number}", [None, 1, None, None])
     for depth in range(config.layers):
         q = b.split_heads(b.affine(x_normed, f"{name}.{depth}.query"), apart)
-        looked = b.attend(q, sources[2 * depth], sources[2 * depth + 1], mask, flat)
+        looked = b.attend(q, keys[depth], values[depth], mask, flat)
         x = b.op("Add", x, b.affine(looked, f"{name}.{depth}.out"))
         x = b.feed_forward(x, f"{name}.{depth}", d)
         if adapted:
-            q, k, v = b.split_many(_tied(b, x, "adapter.all"), 3, length[target], head)
+            q, v = b.split_many(_tied(b, x, "adapter.queries_values"), 2, length[target], head)
+            (k,) = b.split_many(_tied(b, x, "adapter.keys"), 1, length[target], head, turned=True)
             looked = b.attend(q, k, v, b.input(f"adapter_mask_{number}", [None, 1, 1, None]), flat)
             x = b.op("Add", x, _tied(b, looked, "adapter.out"))
         if depth < config.layers - 1:
@@ -255,11 +258,15 @@ def _remember(
     x = b.op("Reshape", x, flat)
     mask = b.input(f"memory_mask_{number}", [None, 1, None, None])
     for depth in range(config.memory_layers - 1):
-        q, k, v = b.split_many(b.affine(b.normed(x, w), f"{name}.{depth}.all"), 3, steps, head)
+        normed = b.normed(x, w)
+        q, v = b.split_many(b.affine(normed, f"{name}.{depth}.queries_values"), 2, steps, head)
+        (k,) = b.split_many(b.affine(normed, f"{name}.{depth}.keys"), 1, steps, head, turned=True)
         x = b.op("Add", x, b.affine(b.attend(q, k, v, mask, flat), f"{name}.{depth}.out"))
         x = b.feed_forward(x, f"{name}.{depth}", w)
     last = f"{name}.{config.memory_layers - 1}"
-    k, v = b.split_many(b.affine(b.normed(x, w), f"{last}.keys_values"), 2, steps, head)
+    normed = b.normed(x, w)
+    (k,) = b.split_many(b.affine(normed, f"{last}.keys"), 1, steps, head, turned=True)
+    (v,) = b.split_many(b.affine(normed, f"{last}.values"), 1, steps, head)
     rows = b.input(f"rows_{number}", [None], TensorProto.INT64)
     x = b.op("Reshape", b.op("Gather", b.op("Reshape", x, b.constant([-1, w])), rows, axis=0), flat)
     q = b.split_heads(b.affine(b.normed(x, w), f"{last}.query"), b.constant([-1, config.last_k, config.heads, head]))
@@ -294,6 +301,19 @@ def _tied(b: _Builder, x: str, name: str) -> str:
     return b.op("Add", b.op("MatMul", x, b.weight(f"{name}.weight")), b.weight(f"{name}.bias"))
 
 
+def _halves(keys_values: Affine, width: int) -> tuple[Affine, Affine]:
+    """Keys of all layers, and values: they lie side by side, `width` each, layer by layer."""
+    parts = [tensor.split(width, dim=-1) for tensor in keys_values]
+    (keys, key_bias), (values, value_bias) = ([torch.cat(part[half::2], -1) for part in parts] for half in (0, 1))
+    return (keys, key_bias), (values, value_bias)
+
+
+def _add_halves(add: Callable[[str, Affine], None], name: str, keys_values: Affine, width: int) -> None:
+    keys, values = _halves(keys_values, width)
+    add(f"{name}.keys", keys)
+    add(f"{name}.values", values)
+
+
 def _add_norm(found: Weights, name: str, norm: Affine, factor: float) -> None:
     for part, tensor in zip(("weight", "bias"), norm, strict=True):
         array = (factor * tensor).numpy()[:, 0]  # (G, 1, w)
@@ -307,7 +327,10 @@ def _add_adapter(found: Weights, adapter: Adapter, scale: float) -> None:
     weight[:d] *= scale
     bias[:d] *= scale
     linear, out = adapter.linear.weight.detach(), attention.out_proj
-    found["adapter.all.weight"] = np.ascontiguousarray(weight.T.numpy())
-    found["adapter.all.bias"] = bias.numpy()
+    query, key, value = weight.T.split(d, dim=-1)
+    query_bias, key_bias, value_bias = bias.split(d)
+    found["adapter.queries_values.weight"] = torch.cat((query, value), -1).numpy()
+    found["adapter.queries_values.bias"] = torch.cat((query_bias, value_bias)).numpy()
+    found["adapter.keys.weight"], found["adapter.keys.bias"] = key.contiguous().numpy(), key_bias.numpy()
     found["adapter.out.weight"] = np.ascontiguousarray((linear @ out.weight.detach()).T.numpy())
     found["adapter.out.bias"] = (linear @ out.bias.detach() + adapter.linear.bias.detach()).numpy()

@@ -19,7 +19,7 @@ from megace2_iot.model.packing import serves
 from megace2_iot.model.streams import Streams
 
 TOGETHER = 400  # steps of one stream, over a batch, up to which streams of like length go together
-SCORES = 1 << 22  # bytes of attention weights of one product: more leave the cache, and must be allocated
+SCORES = 1 << 26  # bytes of attention weights of one product, which must be allocated
 Floats = npt.NDArray[np.float32]
 
 

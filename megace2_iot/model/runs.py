@@ -86,7 +86,7 @@ def recommended(method: str, seed: int, name: str = "nano", *, leaking: bool = F
     is then held back by a stronger decay.
     """
     if method == MEGACE2:
-        decay = 2.0 if leaking else 0.3
+        decay = 3.0 if leaking else 0.3
         chosen = TrainingSettings(1e-3, batch_size=32, epochs=8, weight_decay=decay, schedule="cosine")
         return RunSettings(method, name, seed, chosen)
     asked = methods.recipe(method)

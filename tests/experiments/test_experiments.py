@@ -36,7 +36,7 @@ def test_figure_3_reports_every_arm(tmp_path: Path) -> None:
     assert all(0.3 < row["accuracy"] < 1 for row in first["rows"])
     assert len(first["data"]["digests"]["0"]) == 64
     assert first["versions"]["torch"]
-    assert {path.name for path in tmp_path.iterdir()} >= {"figure3.json", "figure3.md"}
+    assert {path.name for path in tmp_path.iterdir()} >= {"figure3.json", "figure3.md", "figure3.svg", "results.md"}
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "figure3").iterdir()}
     again = run("figure3", "--out", str(tmp_path))
     assert again["rows"] == first["rows"]
@@ -51,6 +51,11 @@ def test_personalisation_reports_every_way(tmp_path: Path) -> None:
     assert list(rows) == list(personalisation.ROWS.values())
     assert all(0.3 < row["own data"] < 1 > row["others' data"] for row in rows.values())
     assert rows["adapter, inserted"]["parameters"] < 0.05 * rows["full fine-tuning"]["parameters"]
+    found = report["gains"]["inserted"]
+    assert [each["edge"] for each in found["edges"]] == ["edge-1", "edge-2"]
+    assert found["over_edges"]["mean"] == pytest.approx(rows["adapter, inserted"]["gain"])
+    lost = [each["edge"] for each in found["edges"] if each["gain"] < 0]
+    assert all(name in report["notes"][0] for name in lost)
     assert rows["base"]["answer drift"] > 0 < rows["adapters sent and averaged"]["answer drift"]
 
 

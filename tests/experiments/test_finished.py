@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from megace2_iot.cli.experiments import finished as module
 from megace2_iot.cli.experiments.finished import Finished, Result, run_all
 from megace2_iot.cli.experiments.statistics import final, mean_curve, on_grid, reached, spread
 
@@ -26,6 +27,28 @@ def test_a_finished_arm_is_not_run_again(tmp_path: Path) -> None:
         finished.of("latched", 1, {"seconds": 1}, lambda: work("another seed"))
         finished.of("latched", 0, {"seconds": 2}, lambda: work("another setting"))
     assert ran == ["first", "another seed", "another setting"]
+
+
+def test_a_run_of_other_code_is_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever raises `RESULTS` makes every result again; a result says which code it is of."""
+    result = Finished(tmp_path).of("latched", 0, {}, dict)
+    assert result["code"] == module.code()
+    assert len(result["source"]) == 12
+    before = Finished(tmp_path).path("latched", 0, {})
+    monkeypatch.setattr(module, "RESULTS", module.RESULTS + 1)
+    assert Finished(tmp_path).path("latched", 0, {}) != before
+
+
+def test_showing_runs_nothing(tmp_path: Path) -> None:
+    """What is finished is returned, the rest is left out."""
+    Finished(tmp_path).of("a", 0, {}, dict)
+    shown = Finished(tmp_path, show=True)
+
+    def run(arm: str, seed: int, tell: object) -> Result:
+        return shown.of(arm, seed, {}, lambda: pytest.fail("it ran"))
+
+    results, interrupted = run_all(shown, "test", ["a", "b"], 2, run)
+    assert (interrupted, [len(runs) for runs in results.values()]) == (False, [1, 0])
 
 
 def test_ctrl_c_leaves_what_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ from megace2_iot.cli.experiments.request import Request
 from megace2_iot.cli.experiments.scaffold import CONTROL, ScaffoldLearner, SgdLearner
 from megace2_iot.cli.experiments.torch_learner import SendingLearner, TorchLearner, scores_of
 from megace2_iot.datasets.metrics import metrics
+from megace2_iot.datasets.synthetic import synthetic
 from megace2_iot.model.local import training_settings
 from megace2_iot.model.state import base_tensors, load_base
 from megace2_iot.model.training import fit
@@ -23,7 +24,7 @@ TRAINING = {"epochs": 1, "sgd_rate": 0.1, "learning_rate": 3e-3, "rate_scale": 1
 
 
 def corpus_of(*, raw: bool = False) -> Corpus:
-    return make_corpus("synthetic", 0, edges=2, devices=2, samples=20, alpha=None, raw=raw)
+    return make_corpus(synthetic(0, sites=2, samples=20), 0, edges=2, devices=2, raw=raw)
 
 
 @pytest.fixture(scope="module")

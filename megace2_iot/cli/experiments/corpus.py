@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from megace2_iot.cli.experiments.federation import EdgeData
+from megace2_iot.cli.experiments.federation import EdgeData, Row
 from megace2_iot.cli.experiments.request import Request
 from megace2_iot.datasets import Dataset, Sample, load
 from megace2_iot.datasets.partition import by_edge, dirichlet
+from megace2_iot.datasets.sample import Split
+from megace2_iot.datasets.splits import resplit
 from megace2_iot.datasets.synthetic import synthetic
 from megace2_iot.features import Modality
 from megace2_iot.labels import half
@@ -20,6 +23,47 @@ from megace2_iot.problems import Problem
 from megace2_iot.stem import Stem
 
 SHARED_LABELS = 0.2  # of the training samples; their labels go to the edge, as in the demo
+QUICK_ROWS = 2000  # train rows of a large data set that are kept with --quick
+EARLIER = 0.7  # of a video's samples train where the split is by time
+
+
+def read_dataset(request: Request, seed: int) -> Dataset:
+    """The data of a seed: only the built-in corpus differs from seed to seed, what is split is split by seed 0.
+
+    Raises OSError or ValueError where they cannot be read.
+    """
+    scale = request.scale
+    if request.data == "synthetic" and request.vectors is None:
+        dataset = synthetic(seed, sites=scale.edges, samples=scale.samples)
+        return by_time(dataset) if request.split == "time" else resplit(dataset, request.split, seed)
+    if request.split == "time":
+        return by_time(load(request.data, vectors=request.vectors))
+    return load(request.data, sites=scale.edges, split=request.split, vectors=request.vectors)
+
+
+def few(dataset: Dataset, most: int = QUICK_ROWS) -> Dataset:
+    """The same with at most so many train rows, spread over all of them."""
+    train = dataset.split("train")
+    if len(train) <= most:
+        return dataset
+    kept, numbers = set(range(0, len(train), -(-len(train) // most))), iter(range(len(train)))
+    samples = tuple(sample for sample in dataset.samples if sample.split != "train" or next(numbers) in kept)
+    note = f"quick: {len(kept):,} of {len(train):,} train rows are used"
+    return replace(dataset, samples=samples, notes=(*dataset.notes, note))
+
+
+def by_time(dataset: Dataset) -> Dataset:
+    """The first part of each group's samples trains, the later part tests: who is answered is known already."""
+    sizes, seen, splits = Counter(s.group for s in dataset.samples), Counter[str](), dict[int, Split]()
+    for number in sorted(range(len(dataset.samples)), key=lambda number: dataset.samples[number].start):
+        group = dataset.samples[number].group
+        splits[number] = "train" if seen[group] < EARLIER * sizes[group] else "test"
+        seen[group] += 1
+    samples = tuple(replace(sample, split=splits[number]) for number, sample in enumerate(dataset.samples))
+    notes = [*dataset.notes, f"split by time: the first {EARLIER:.0%} of each video or stream train, the rest test"]
+    if saw := sum(sample.features_saw_label for sample in samples):
+        notes.append(f"this split proves nothing: the features of {saw:,} samples saw their own labels")
+    return replace(dataset, samples=samples, notes=tuple(notes))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,31 +73,27 @@ class Corpus:
     Samples are embedded by its stem, or raw features: then `dims` are their widths.
     """
 
-    name: str
+    dataset: Dataset
     digest: str
-    notes: tuple[str, ...]
     dims: Mapping[Modality, int]
     model: CrossModalTransformer
     edges: tuple[EdgeData, ...]
 
 
 def make_corpus(
-    data: str,
+    dataset: Dataset,
     seed: int,
     *,
     edges: int,
     devices: int,
-    samples: int,
-    alpha: float | None,
+    alpha: float | None = None,
     preset_name: str = "nano",
     raw: bool = False,
 ) -> Corpus:
-    """`data` dealt whole by stream and site, or with `alpha` skewed by label; release 1 from `seed`.
+    """A data set dealt whole by stream and site, or with `alpha` skewed by label; release 1 from `seed`.
 
-    `samples` is the length of a stream of the built-in corpus. Raises OSError or ValueError where it cannot be dealt.
+    Raises ValueError where it cannot be dealt.
     """
-    built_in = data == "synthetic"
-    dataset = synthetic(seed, sites=edges, samples=samples) if built_in else load(data, seed, edges)
     model = CrossModalTransformer.seeded(preset(preset_name, dataset.dims), seed)
     dealt = _deal(dataset, edges, devices, alpha, seed)
     stem = None if raw else stem_of(model)
@@ -61,7 +101,7 @@ def make_corpus(
     for number, part in enumerate(parts, 1):
         if not part.held_out or not all(part.devices):
             raise ValueError(f"edge {number} has no held-out samples, or a device without training samples")
-    return Corpus(dataset.name, digest_of(dataset), dataset.notes, dataset.dims, model, parts)
+    return Corpus(dataset, digest_of(dataset), dataset.dims, model, parts)
 
 
 class Corpora:
@@ -69,34 +109,41 @@ class Corpora:
 
     def __init__(self, request: Request) -> None:
         self._request, self._seed = request, -1
+        self._dataset: Dataset | None = None
         self._made: dict[bool, Corpus] = {}
         self.digests: dict[int, str] = {}
         self.name = request.data
 
-    def of(self, seed: int, *, raw: bool = False) -> Corpus:
-        """The data of a seed. Raises `Problem` where they do not fit the site."""
-        if seed != self._seed:
-            self._seed, self._made = seed, {}
-        if raw not in self._made:
+    def dataset(self, seed: int) -> Dataset:
+        """The data of a seed, not dealt. Raises `Problem` where they cannot be read."""
+        if seed != self._seed or self._dataset is None:
             try:
-                self._made[raw] = self._make(seed, raw)
+                dataset = read_dataset(self._request, seed)
             except (OSError, ValueError) as error:
                 raise Problem(f"the experiment cannot use {self._request.data}: {error}") from None
-            self.digests[seed], self.name = self._made[raw].digest, self._made[raw].name
-        return self._made[raw]
+            self._dataset = few(dataset) if self._request.quick else dataset
+            self._seed, self._made, self.name = seed, {}, dataset.name
+            self.digests[seed] = digest_of(self._dataset)
+        return self._dataset
 
-    def _make(self, seed: int, raw: bool) -> Corpus:
-        request, scale = self._request, self._request.scale
-        return make_corpus(
-            request.data,
-            seed,
-            edges=scale.edges,
-            devices=scale.devices,
-            samples=scale.samples,
-            alpha=request.alpha,
-            preset_name=request.preset,
-            raw=raw,
-        )
+    def of(self, seed: int, *, raw: bool = False) -> Corpus:
+        """The data of a seed. Raises `Problem` where they do not fit the site."""
+        dataset = self.dataset(seed)
+        if raw not in self._made:
+            request, scale = self._request, self._request.scale
+            try:
+                self._made[raw] = make_corpus(
+                    dataset,
+                    seed,
+                    edges=scale.edges,
+                    devices=scale.devices,
+                    alpha=request.alpha,
+                    preset_name=request.preset,
+                    raw=raw,
+                )
+            except ValueError as error:
+                raise Problem(f"the experiment cannot use {request.data}: {error}") from None
+        return self._made[raw]
 
 
 def digest_of(dataset: Dataset) -> str:
@@ -133,11 +180,13 @@ def _edge_data(shares: Sequence[Sequence[Sample]], stem: Stem | None, edge: str)
                 kept.append(sample)
         private.append(kept)
     held_out = [s for share in shares for s in share if s.split == "test" and s.score is not None]
+    held_out.sort(key=_lengths)  # alike lengths together: padding costs time
     return EdgeData(
         devices=tuple(_examples(kept, stem) for kept in private),
         fit=_examples(halves["fit"], stem),
         gate=_examples([s for s in halves["gate"] if not s.features_saw_label], stem),
-        held_out=_examples(sorted(held_out, key=_lengths), stem),  # alike lengths together: padding costs time
+        held_out=_examples(held_out, stem),
+        rows=tuple(Row(s.id, s.group) for s in held_out),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from edge_gateway.learning import LearningSettings
 from megace2_iot.cli.experiments.cloud import cloud_of
@@ -21,14 +21,25 @@ from megace2_iot.cli.experiments.world import World
 from megace2_iot.parameters import Vector
 
 
+class Row(NamedTuple):
+    """Which sample of a data set an example is, and of which video or stream."""
+
+    id: str
+    group: str
+
+
 @dataclass(frozen=True, slots=True)
 class EdgeData:
-    """Samples of one edge: each device's private ones, the two halves of its labelled store, and held-out ones."""
+    """Samples of one edge: each device's private ones, the two halves of its labelled store, and held-out ones.
+
+    `rows` say which the held-out ones are.
+    """
 
     devices: tuple[Sequence[Any], ...]
     fit: Sequence[Any] = ()
     gate: Sequence[Any] = ()
     held_out: Sequence[Any] = ()
+    rows: Sequence[Row] = ()
 
 
 @dataclass(frozen=True, slots=True)

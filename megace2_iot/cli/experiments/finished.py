@@ -1,8 +1,13 @@
-"""Finished runs on disk: one JSON file an arm and seed, named by a digest of what it follows from, never run twice."""
+"""Finished runs on disk: one JSON file an arm and seed, named by a digest of what it follows from, never run twice.
+
+It follows from settings, data and code: of the code count the package's version and `RESULTS`, which is raised by hand.
+What the source was besides, a run records.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -13,9 +18,13 @@ from typing import Any
 
 from rich.console import Console
 
+import megace2_iot
 from megace2_iot.problems import Problem
 
+RESULTS = 2  # raise it where code gives other results for the same settings: runs that are finished are made again
+LEARNING = ("megace2_iot", "edge_gateway", "cloud_aggregator")  # packages that a run computes with
 LINE_EVERY = 15.0  # s between lines of one run where there is no terminal
+READ_WITHIN = 0.1  # s; what took longer was run
 Tell = Callable[[str], object]
 
 Result = dict[str, Any]
@@ -26,31 +35,57 @@ def silent(text: str) -> None:
     """Tell nobody."""
 
 
-class Finished:
-    """One folder of results. Raises `Problem` where it cannot be made."""
+class NotRunError(Exception):
+    """Nothing is finished there, and nothing is to be run."""
 
-    def __init__(self, folder: Path) -> None:
+
+def code() -> dict[str, str | int]:
+    """The part of a run's key that stands for the code."""
+    return {"megace2": megace2_iot.__version__, "results": RESULTS}
+
+
+@functools.cache
+def source() -> str:
+    """sha256, 12 digits in hex, over the packages' source: equal for equal code."""
+    seen, root = hashlib.sha256(), Path(megace2_iot.__file__).parents[1]
+    for path in sorted(path for package in LEARNING for path in (root / package).rglob("*.py")):
+        seen.update(str(path.relative_to(root)).encode() + path.read_bytes())
+    return seen.hexdigest()[:12]
+
+
+class Finished:
+    """One folder of results; where `show`, nothing is run. Raises `Problem` where the folder cannot be made."""
+
+    def __init__(self, folder: Path, *, show: bool = False) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise Problem(f"{folder} cannot hold results: {error.strerror}; choose another --out") from None
-        self.folder = folder
+        self.folder, self._show = folder, show
 
     def path(self, arm: str, seed: int, settings: Mapping[str, Any]) -> Path:
-        """Where the result of these settings lies, or will."""
-        name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+        """Where the result of these settings by this code lies, or will."""
+        key = {**settings, "code": code()}
+        name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
         return self.folder / f"{arm}-seed{seed}-{name}.json"
 
     def of(self, arm: str, seed: int, settings: Mapping[str, Any], make: Callable[[], Result]) -> Result:
-        """The result, read where it is there already; else made, and written by rename."""
+        """The result, read where it is there already; else made, and written by rename.
+
+        Raises NotRunError where nothing is to be run.
+        """
         path = self.path(arm, seed, settings)
         if path.exists():
             found: Result = json.loads(path.read_text())
             return found
-        began = time.monotonic()
-        result = {**make(), "arm": arm, "seed": seed, "settings": dict(settings)}
+        if self._show:
+            raise NotRunError(path.name)
+        began, computed = time.monotonic(), time.process_time()
+        result = {**make(), "arm": arm, "seed": seed, "settings": dict(settings), "code": code(), "source": source()}
+        result["date"] = time.strftime("%Y-%m-%d")
         result["seconds"] = round(time.monotonic() - began, 1)
-        part = path.with_suffix(".part")
+        result["cpu_seconds"] = round(time.process_time() - computed, 1)
+        part = path.with_suffix(f".{os.getpid()}.part")  # another process may be at the same run
         part.write_text(json.dumps(result) + "\n")
         os.replace(part, path)
         return result
@@ -61,14 +96,15 @@ def run_all(
 ) -> tuple[Results, bool]:
     """Every arm with every seed, all arms of a seed first; True where Ctrl-C ended it early.
 
-    `run(arm, seed, tell)` gets its result through `finished`, and may tell how far it is.
+    `run(arm, seed, tell)` gets its result through `finished`, and may tell how far it is. What `finished` has not and
+    may not make is left out.
     """
     results = {arm: list[Result]() for arm in arms}
     progress = _Progress(title, len(arms) * seeds)
     try:
         for seed in range(seeds):
             for arm in arms:
-                with progress.of(f"{arm}, seed {seed}") as tell:
+                with contextlib.suppress(NotRunError), progress.of(f"{arm}, seed {seed}") as tell:
                     results[arm].append(run(arm, seed, tell))
     except KeyboardInterrupt:
         progress.interrupted()
@@ -81,7 +117,8 @@ class _Progress:
 
     def __init__(self, title: str, runs: int) -> None:
         self._console, self._title, self._runs = Console(stderr=True), title, runs
-        self._done, self._began, self._told = 0, time.monotonic(), 0.0
+        self._done, self._told = 0, 0.0
+        self._times: list[float] = []  # of the runs that were not there already
 
     @contextlib.contextmanager
     def of(self, name: str) -> Iterator[Tell]:
@@ -97,9 +134,12 @@ class _Progress:
 
             yield tell
         self._done += 1
-        ended = time.monotonic()
-        left = (ended - self._began) / self._done * (self._runs - self._done)
-        self._console.print(f"{head}: {ended - began:.0f} s; about {left:.0f} s to go", highlight=False, soft_wrap=True)
+        took, text = time.monotonic() - began, "finished before"
+        if took > READ_WITHIN:
+            self._times.append(took)
+            left = sum(self._times) / len(self._times) * (self._runs - self._done)
+            text = f"{took:.0f} s; about {left:.0f} s to go"
+        self._console.print(f"{head}: {text}", highlight=False, soft_wrap=True)
 
     def interrupted(self) -> None:
         """Ctrl-C: say how to go on."""

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 
+from megace2_iot.cli.experiments.batches import batches, loss_of
 from megace2_iot.cli.experiments.learners import Trained, Values
 from megace2_iot.features import Modality
 from megace2_iot.model.local import training_settings
@@ -38,22 +38,16 @@ class MethodLearner:
         rate = self._recipe.learning_rate * float(settings.get("rate_scale", 1.0))
         moved = [p for p in self._model.parameters() if p.requires_grad]
         optimiser = torch.optim.AdamW(moved, rate, weight_decay=self._recipe.weight_decay, fused=True)
-        loss = F.l1_loss if chosen.loss == "l1" else F.smooth_l1_loss
-        rng = np.random.default_rng(seed)
+        loss = loss_of(chosen)
         self._model.train()
-        with torch.random.fork_rng(devices=[]):  # dropout follows from the seed
-            torch.manual_seed(seed)
-            for _ in range(chosen.epochs):
-                order = rng.permutation(len(examples))
-                for begin in range(0, len(order), chosen.batch_size):
-                    batch = collate([examples[i] for i in order[begin : begin + chosen.batch_size]])
-                    optimiser.zero_grad()
-                    scores, extra = self._model.training_step(batch.z, batch.lengths)
-                    (loss(scores[:, 0], batch.scores) + extra).backward()  # type: ignore[no-untyped-call]
-                    if self._recipe.clip_norm is not None:
-                        nn.utils.clip_grad_norm_(moved, self._recipe.clip_norm)
-                    optimiser.step()
-                    steps += 1
+        for batch in batches(examples, chosen, seed):
+            optimiser.zero_grad()
+            scores, extra = self._model.training_step(batch.z, batch.lengths)
+            (loss(scores[:, 0], batch.scores) + extra).backward()  # type: ignore[no-untyped-call]
+            if self._recipe.clip_norm is not None:
+                nn.utils.clip_grad_norm_(moved, self._recipe.clip_norm)
+            optimiser.step()
+            steps += 1
         delta = self.layout.flatten(self._tensors()) - base
         return Trained(delta, dict.fromkeys(self.layout.groups, float(len(examples))), steps)
 

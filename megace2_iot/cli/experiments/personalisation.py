@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from megace2_iot.cli.experiments.comparison import Difference, answers_of, difference
 from megace2_iot.cli.experiments.corpus import Corpora, Corpus
 from megace2_iot.cli.experiments.federation import EdgeData, Federation, FederationSettings
 from megace2_iot.cli.experiments.finished import Finished, Result, Results, Tell, run_all, silent
 from megace2_iot.cli.experiments.judge import Judge, hits
 from megace2_iot.cli.experiments.report import Cell, Report
 from megace2_iot.cli.experiments.request import TRAINING, Request
-from megace2_iot.cli.experiments.statistics import spread
+from megace2_iot.cli.experiments.statistics import Interval, bootstrap, spread
 from megace2_iot.cli.experiments.torch_learner import SendingLearner, TorchLearner, scores_of
 from megace2_iot.parameters import Vector
 from megace2_iot.problems import Problem
@@ -32,7 +33,7 @@ Answers = Callable[[EdgeData], "np.ndarray[Any, Any]"]
 
 def run(request: Request) -> Report:
     """Both federations with every seed. Raises `Problem` for data that do not fit."""
-    finished, corpora = Finished(request.out / "personalisation"), Corpora(request)
+    finished, corpora = Finished(request.out / "personalisation", show=request.show), Corpora(request)
 
     def one(arm: str, seed: int, tell: Tell) -> Result:
         corpus = corpora.of(seed)
@@ -40,8 +41,7 @@ def run(request: Request) -> Report:
         way = run_kept if arm == "kept" else run_sent
         return finished.of(arm, seed, settings, lambda: way(corpus, seed, request, tell))
 
-    results, interrupted = run_all(finished, "personalisation", ARMS, request.seeds, one)
-    return _report(request, results, corpora, interrupted)
+    return _report(request, corpora, run_all(finished, "personalisation", ARMS, request.seeds, one))
 
 
 def run_kept(corpus: Corpus, seed: int, request: Request, tell: Tell = silent) -> Result:
@@ -101,45 +101,74 @@ def _fully(
     return lambda at: learner.answers(own, at.held_out), {"trained": own.size}
 
 
-def _scores(answers: Callable[[EdgeData], Any], corpus: Corpus, own: int) -> dict[str, float]:
-    """Accuracy on the edge's own held-out samples, and in the mean on the other edges'."""
-    found = [hits(answers(edge), scores_of(edge.held_out)) for edge in corpus.edges]
-    return {"own": found[own], "others": float(np.mean([value for n, value in enumerate(found) if n != own]))}
+def _scores(answers: Callable[[EdgeData], Any], corpus: Corpus, own: int) -> dict[str, Any]:
+    """Accuracy on the edge's own held-out samples, and in the mean on the other edges'; its answers to its own."""
+    said, truths = [answers(edge) for edge in corpus.edges], [scores_of(edge.held_out) for edge in corpus.edges]
+    found = [hits(answer, truth) for answer, truth in zip(said, truths, strict=True)]
+    return {
+        "own": found[own],
+        "others": float(np.mean([value for n, value in enumerate(found) if n != own])),
+        "answers": answers_of(corpus.edges[own].rows, truths[own].tolist(), said[own].tolist()),
+    }
 
 
 # -- what comes of it -----------------------------------------------------------------
-COLUMNS = ("way", "own data", "gain", "others' data", "forgetting", "parameters", "answer drift", "step rms x 1000")
+COLUMNS = (
+    "way",
+    "own data",
+    "gain",
+    "gated gain",
+    "others' data",
+    "forgetting",
+    "parameters",
+    "answer drift",
+    "step rms x 1000",
+)
+ADAPTED = ("inserted", "output")
+DOTS = {
+    "own data": {"label": "on the edge's own data", "axis": "accuracy on held-out samples"},
+    "others' data": {"label": "on other edges' data"},
+}
 
 
-def _report(request: Request, results: Results, corpora: Corpora, interrupted: bool) -> Report:
+def _report(request: Request, corpora: Corpora, outcome: tuple[Results, bool]) -> Report:
+    results, _ = outcome
     base = {run["seed"]: _mean(run, "base") for run in results["kept"]}
     rows = []
     for name, title in ROWS.items():
         runs = [run for run in results["sent" if name == "sent" else "kept"] if run["seed"] in base]
         if runs:
             rows.append(_row(name, title, runs, base))
+    told, details = [], dict[str, Any]()
+    for name in ADAPTED:
+        gains, paired = _gains(results["kept"], name), _paired(results["kept"], name)
+        if paired is not None:
+            over = bootstrap([each["gain"] for each in gains])
+            told.append(_told(ROWS[name], gains, over, paired))
+            details[name] = {"edges": gains, "over_edges": over._asdict(), "over_samples": paired.to_json()}
     notes = [
+        *told,
         "Each edge's own held-out samples and the other edges', mean over edges, ± deviation over seeds. Gain and "
-        "forgetting are against the base of the same seed. No gate: every adapter answers.",
+        "forgetting are against the base of the same seed. No gate: every adapter answers; the gated gain is 0 where "
+        "the edge's gate would have kept the base.",
         "The three ways train on the same labelled samples of the edge, equally often, over the same release.",
         "Sent: an edge goes on from the global adapter over its round's mean and offers it with the base; the cloud "
         "averages both by the same rule. Elsewhere adapters begin anew for each release and stay.",
         "Answer drift: mean square change of the global model's answers to all held-out samples from release to "
         "release, in the second half of a run. Step: root mean square change of its parameters. The paper claims that "
-        "keeping adapters local avoids oscillation of the global model, and prints no figure (docs/readings.md).",
+        "keeping adapters local avoids oscillation of the global model, and prints no figure (docs/readings.md 23).",
     ]
-    return Report(
-        name="personalisation",
-        title=TITLE,
-        request=request,
-        columns=COLUMNS,
-        rows=rows,
-        runs=sum(map(len, results.values())),
-        wanted=len(ARMS) * request.seeds,
-        data={"name": corpora.name, "digests": corpora.digests},
+    return Report.of_runs(
+        "personalisation",
+        TITLE,
+        request,
+        corpora,
+        outcome,
+        COLUMNS,
+        rows,
         notes=notes,
-        interrupted=interrupted,
-        details={"gates": _gates(results)},
+        readings={"way": [10, 12], "answer drift": [23]},
+        details={"dots": DOTS, "gains": details},
     )
 
 
@@ -151,6 +180,9 @@ def _row(name: str, title: str, runs: list[Result], base: Mapping[int, dict[str,
         row["forgetting"] = spread(
             [base[run["seed"]]["others"] - value for value, run in zip(others, runs, strict=True)]
         )
+    if name in ADAPTED:
+        gated = [[g["gain"] if g["gate"] == "adapter" else 0.0 for g in _gains([run], name)] for run in runs]
+        row["gated gain"] = spread([float(np.mean(each)) for each in gated])
     if trained := runs[0]["rows"][name][0].get("trained"):
         row["parameters"] = float(trained)
     if name in ("base", "sent"):
@@ -172,8 +204,29 @@ def _second_half(values: list[float]) -> float:
     return float(np.mean(values[len(values) // 2 :])) if values else 0.0
 
 
-def _gates(results: Results) -> dict[str, list[str]]:
-    """What the gate would have said, edge after edge and seed after seed."""
-    return {
-        name: [row["gate"] for run in results["kept"] for row in run["rows"][name]] for name in ("inserted", "output")
-    }
+def _gains(runs: Sequence[Result], name: str) -> list[dict[str, Any]]:
+    """What each edge of each seed gained, and what its gate would have said."""
+    return [
+        {"seed": run["seed"], "edge": f"edge-{n}", "gain": own["own"] - base["own"], "gate": own["gate"]}
+        for run in runs
+        for n, (own, base) in enumerate(zip(run["rows"][name], run["rows"]["base"], strict=True), 1)
+    ]
+
+
+def _paired(runs: Sequence[Result], name: str) -> Difference | None:
+    """Every edge's own held-out samples, by its adapter and by the base."""
+
+    def all_of(run: Result, way: str) -> dict[str, Any]:
+        return {id: answer for edge in run["rows"][way] for id, answer in edge["answers"].items()}
+
+    return difference((run["settings"]["data"], all_of(run, name), all_of(run, "base")) for run in runs)
+
+
+def _told(title: str, gains: Sequence[Mapping[str, Any]], over: Interval, paired: Difference) -> str:
+    """The mean gain with its interval, and who lost."""
+    lost = [each for each in gains if each["gain"] < 0]
+    who = ", ".join(f"{e['edge']} of seed {e['seed']} {e['gain']:+.3f} (gate: {e['gate']})" for e in lost)
+    return (
+        f"{title}: mean gain {over.mean:+.3f} (95 % interval {over.low:+.3f} to {over.high:+.3f} over {len(gains)} "
+        f"edges of all seeds); paired by sample {paired}. {f'Lost: {who}.' if lost else 'No edge lost.'}"
+    )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from edge_gateway.learning import LearningSettings
 from megace2_iot.cli.experiments.fleet import FleetSettings
+from megace2_iot.datasets.splits import WAYS
+
+SPLITS = (*WAYS, "time")
 
 # of a round, by preset; smooth L1 as in the demo: under L1 a base wanders between the opinions of raters
 TRAINING: dict[str, dict[str, float | int | str]] = {
@@ -28,13 +31,17 @@ class Scale:
     central_rounds: int
 
 
-QUICK = Scale(edges=2, devices=3, samples=25, seconds=120.0, every=4.0, central_rounds=15)
-FULL = Scale(edges=3, devices=4, samples=50, seconds=300.0, every=6.0, central_rounds=40)
+QUICK = Scale(edges=2, devices=3, samples=25, seconds=60.0, every=4.0, central_rounds=8)
+FULL = Scale(edges=3, devices=4, samples=50, seconds=300.0, every=5.0, central_rounds=12)
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the command line says. `alpha` deals by label, Dirichlet(alpha); None deals whole sites and streams."""
+    """What the command line says. `alpha` deals by label, Dirichlet(alpha); None deals whole sites and streams.
+
+    `edges` and `devices` (of each edge) are the scale's where they are None; `split` and `vectors` are those of
+    `megace2_iot.datasets.load`, and `time` (docs/simulation.md).
+    """
 
     out: Path
     data: str = "synthetic"
@@ -44,6 +51,11 @@ class Request:
     quick: bool = False
     drop_out: float = 0.0  # chance that a device leaves in the middle of a round
     late: float = 0.0  # chance that a training takes five times as long
+    edges: int | None = None
+    devices: int | None = None
+    split: str = "official"
+    vectors: Path | None = None
+    show: bool = False  # run nothing: report what is finished
     command: str = ""
 
     def __post_init__(self) -> None:
@@ -51,10 +63,17 @@ class Request:
             raise ValueError(f"--preset {self.preset}: choose one of {', '.join(TRAINING)}")
         if self.alpha is not None and self.alpha <= 0:
             raise ValueError(f"--alpha {self.alpha}: it is above 0")
+        if self.split not in SPLITS:
+            raise ValueError(f"--split {self.split}: choose one of {', '.join(SPLITS)}")
 
     @property
     def scale(self) -> Scale:
-        return QUICK if self.quick else FULL
+        scale = QUICK if self.quick else FULL
+        return replace(scale, edges=self.edges or scale.edges, devices=self.devices or scale.devices)
+
+    def at_site(self, edges: int, devices: int) -> Request:
+        """The same for a site of that size, where none was asked for."""
+        return replace(self, edges=self.edges or edges, devices=self.devices or devices)
 
     @property
     def fleet(self) -> FleetSettings:
@@ -74,4 +93,6 @@ class Request:
             "learning": learning,
             "preset": self.preset,
             "alpha": self.alpha,
+            "split": self.split,
+            "vectors": self.vectors and self.vectors.name,
         }

@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from megace2_iot.cli.experiments.batches import batches, loss_of
 from megace2_iot.cli.experiments.learners import Trained, Values
 from megace2_iot.cli.experiments.torch_learner import TorchLearner
 from megace2_iot.model.fusion import CrossModalTransformer
 from megace2_iot.model.local import training_settings
 from megace2_iot.model.state import base_parameters
-from megace2_iot.model.training import Example, collate, examples_per_group
+from megace2_iot.model.training import Example, examples_per_group
 from megace2_iot.parameters import Layout, Vector
 
 CONTROL = "control_"
@@ -44,23 +44,17 @@ class SgdLearner(TorchLearner):
     ) -> tuple[Vector, int, float]:
         """K steps from x, each gradient plus `correction` (P,); where it ends, K, and the rate."""
         chosen, rate = training_settings(settings), float(settings["sgd_rate"]) * float(settings.get("rate_scale", 1))
-        loss = F.l1_loss if chosen.loss == "l1" else F.smooth_l1_loss
+        loss, steps = loss_of(chosen), 0
         model = self._with_base(x).train()
         self._loaded = None  # from here on it holds what is trained
         parameters = dict(base_parameters(model))
         added = {} if correction is None else self.base_layout.unflatten(correction)
         terms = {name: torch.from_numpy(part.copy()) for name, part in added.items()}
-        rng, steps = np.random.default_rng(seed), 0
-        with torch.random.fork_rng(devices=[]):  # dropout follows from the seed
-            torch.manual_seed(seed)
-            for _ in range(chosen.epochs):
-                order = rng.permutation(len(examples))
-                for begin in range(0, len(order), chosen.batch_size):
-                    batch = collate([examples[i] for i in order[begin : begin + chosen.batch_size]])
-                    model.zero_grad()
-                    loss(model(batch.z, batch.lengths)[:, 0], batch.scores).backward()  # type: ignore[no-untyped-call]
-                    _step(parameters, terms, rate)
-                    steps += 1
+        for batch in batches(examples, chosen, seed):
+            model.zero_grad()
+            loss(model(batch.z, batch.lengths)[:, 0], batch.scores).backward()  # type: ignore[no-untyped-call]
+            _step(parameters, terms, rate)
+            steps += 1
         model.zero_grad()
         return self.base_layout.flatten({n: p.detach().numpy() for n, p in parameters.items()}), steps, rate
 
