@@ -36,7 +36,7 @@ format: $(VENV)/.dev
 
 # The environment of a user: the locked versions, then this folder itself.
 $(VENV)/.run: requirements.lock pyproject.toml
-	@echo "Making $(VENV): some 250 MB of packages, once."
+	@echo "Making $(VENV): some 300 MB of packages, once."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -q -r requirements.lock
 	@$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .

@@ -64,14 +64,10 @@ def _of_preset(name: str) -> list[Row]:
                 lambda z=z: plain(model, z),
             )
             what = f"{name}, T {'/'.join(map(str, lengths))}, batch {batch}: times as fast as plain"
-            note = (
-                f"{1000 * ours:.1f} ms, plain {1000 * theirs:.1f}; torch {theirs / torchs:.2f} x; error {errors[0]:.0e}"
-            )
+            note = f"{1000 * ours:.1f} ms, plain {1000 * theirs:.1f}; torch {theirs / torchs:.2f} x; {errors[0]:.0e}"
             rows.append(Row(what, theirs / ours, "x", 1.0, target, ">=", note=note))
             wanted = HALF if name == "paper" and batch == max(BATCHES) and has_bfloat16() else None
-            note = (
-                f"{1000 * halves:.1f} ms; largest difference {rounded:.0e}, scores' deviation {float(exact.std()):.2f}"
-            )
+            note = f"{1000 * halves:.1f} ms; {rounded:.0e} off, of scores of {float(exact.abs().mean()):.2f}"
             rows.append(Row("   the same by torch in bfloat16", theirs / halves, "x", 1.0, wanted, ">=", note=note))
     one = streams(1, (1, 1, 1), model.config.width)
     for label, path in (("ONNX Runtime", graph), ("torch", fused)):
@@ -139,12 +135,5 @@ def _memory() -> list[Row]:
                 code = PROBE.format(preset=name, path=path, lengths=lengths)
                 done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
                 what = f"{name}, T {'/'.join(map(str, lengths))}, batch 32, {label}: peak of memory"
-                rows.append(
-                    Row(
-                        what,
-                        float(done.stdout),
-                        "MiB",
-                        note="beyond its input: packed weights, graph, what it computes",
-                    )
-                )
+                rows.append(Row(what, float(done.stdout), "MiB", note="beyond model and input"))
     return rows

@@ -150,6 +150,7 @@ TRAINING = {
     "weight_decay": "decoupled: a part of the parameter, times the learning rate, a step",
     "proximal_mu": "pull towards the base that training began from (FedProx)",
     "schedule": "of the learning rate: `constant`, or `cosine`, which falls to 0 over all epochs",
+    "precision": "of products: `bfloat16` is faster where the processor has it and the model is wide",
     "max_seconds": "s after which training stops between two batches",
 }
 HEAD = """# Settings

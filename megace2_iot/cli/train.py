@@ -38,6 +38,9 @@ def command(
     patience: Annotated[
         int | None, typer.Option(min=0, help="Epochs without a better validation error; 0: never.")
     ] = None,
+    precision: Annotated[
+        str, typer.Option(help="float32, or bfloat16 where the processor has it and the model is wide.")
+    ] = "float32",
     threads: Annotated[int, typer.Option(min=1, help="Of torch; small models are fastest with one.")] = 1,
     out: Annotated[Path, typer.Option(help="Folder of the run; an unfinished run in it goes on.")] = Path("runs/train"),
     as_json: Json = False,
@@ -53,7 +56,10 @@ def command(
         chosen = recommended(method, seed, preset, leaking=saw_labels(dataset))
     except ValueError as error:
         raise Problem(str(error)) from None
+    if precision not in ("float32", "bfloat16"):
+        raise Problem(f"--precision {precision}: choose float32 or bfloat16")
     given: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size}
+    given["precision"] = precision
     training = replace(chosen.training, **{key: value for key, value in given.items() if value is not None})
     chosen = replace(chosen, training=training, patience=chosen.patience if patience is None else patience)
     runs = [replace(chosen, seed=seed + number) for number in range(seeds)]

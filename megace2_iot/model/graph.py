@@ -303,7 +303,7 @@ def _tied(b: _Builder, x: str, name: str) -> str:
 
 def _halves(keys_values: Affine, width: int) -> tuple[Affine, Affine]:
     """Keys of all layers, and values: they lie side by side, `width` each, layer by layer."""
-    parts = [tensor.split(width, dim=-1) for tensor in keys_values]
+    parts = [tensor.chunk(tensor.shape[-1] // width, dim=-1) for tensor in keys_values]
     (keys, key_bias), (values, value_bias) = ([torch.cat(part[half::2], -1) for part in parts] for half in (0, 1))
     return (keys, key_bias), (values, value_bias)
 
@@ -327,8 +327,8 @@ def _add_adapter(found: Weights, adapter: Adapter, scale: float) -> None:
     weight[:d] *= scale
     bias[:d] *= scale
     linear, out = adapter.linear.weight.detach(), attention.out_proj
-    query, key, value = weight.T.split(d, dim=-1)
-    query_bias, key_bias, value_bias = bias.split(d)
+    query, key, value = weight.T.chunk(3, dim=-1)
+    query_bias, key_bias, value_bias = bias.chunk(3)
     found["adapter.queries_values.weight"] = torch.cat((query, value), -1).numpy()
     found["adapter.queries_values.bias"] = torch.cat((query_bias, value_bias)).numpy()
     found["adapter.keys.weight"], found["adapter.keys.bias"] = key.contiguous().numpy(), key_bias.numpy()

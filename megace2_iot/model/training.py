@@ -51,6 +51,7 @@ class TrainingSettings:
     weight_decay: float = 0.0  # decoupled: a part of the parameter, times the learning rate, a step
     proximal_mu: float = 0.0  # FedProx: pull towards the base that training began from
     schedule: Literal["constant", "cosine"] = "constant"  # cosine: the rate falls to 0 over all epochs
+    precision: Literal["float32", "bfloat16"] = "float32"  # of products; parameters and sums are float32
     max_seconds: float | None = None
 
 
@@ -189,8 +190,9 @@ class Loop:
             rate = settings.learning_rate * (1 + math.cos(math.pi * min(1.0, self.steps / total))) / 2
             self._optimiser.param_groups[0]["lr"] = rate
         self._optimiser.zero_grad()
-        scores, extra = self._step(batch)
-        loss = _LOSSES[settings.loss](scores, batch.scores)
+        with torch.autocast(batch.scores.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+            scores, extra = self._step(batch)
+        loss = _LOSSES[settings.loss](scores.float(), batch.scores)
         (loss if extra is None else loss + extra).backward()  # type: ignore[no-untyped-call]
         for parameter, anchor in zip(self._moved, self._anchors, strict=False):
             if parameter.grad is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,11 +41,13 @@ def test_collate_pads_with_zeros_and_tells_true_lengths() -> None:
     assert "vision" not in batch.z
 
 
-def test_fit_learns(nano: CrossModalTransformer) -> None:
-    """A plain dependence is found in a few epochs."""
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_fit_learns(nano: CrossModalTransformer, precision: Any) -> None:
+    """A plain dependence is found in a few epochs, in either precision; parameters are float32."""
     train, test = examples(160), examples(60, seed=1)
     before = evaluate(nano, test).mae
-    result = fit(nano, train, TrainingSettings(learning_rate=3e-3, epochs=6), seed=0)
+    result = fit(nano, train, TrainingSettings(learning_rate=3e-3, epochs=6, precision=precision), seed=0)
+    assert {p.dtype for p in nano.parameters()} == {torch.float32}
     assert result.steps == 60
     assert evaluate(nano, test).mae < 0.6 * before
     assert evaluate(nano, test).acc2 > 0.8
