@@ -26,6 +26,7 @@ RECIPES: Mapping[str, Recipe] = {
     "ef_lstm": Recipe(learning_rate=1e-3, batch_size=32, epochs=40, weight_decay=5e-3, patience=8),
     "lf_lstm": Recipe(learning_rate=1e-3, batch_size=32, epochs=40, weight_decay=0.01),
     "mctn": Recipe(learning_rate=1e-4, batch_size=32, epochs=200, patience=20),
-    "raven": Recipe(learning_rate=1e-3, batch_size=20, epochs=500, loss="mse"),
+    # Its code trains 500 epochs and keeps the best by validation rows, which most data here do not have.
+    "raven": Recipe(learning_rate=1e-3, batch_size=20, epochs=40, loss="mse"),
     "v2em_lite": Recipe(learning_rate=1e-4, batch_size=16, epochs=40),
 }
