@@ -85,9 +85,9 @@ def weights_of(model: CrossModalTransformer, plan: Plan) -> Weights:
             add(f"{name}.expand", layer.expand)
             add(f"{name}.contract", layer.contract)
         _add_norm(found, f"memory{number}.norm", packed.norm, 1.0)
-    for name in ("expand", "contract", "out"):
-        linear = model.head.get_submodule(name)
-        add(f"head.{name}", (linear.weight.detach().T[None], linear.bias.detach()[None, None]))  # type: ignore
+    head = model.head
+    for name, linear in (("expand", head.expand), ("contract", head.contract), ("out", head.out)):
+        add(f"head.{name}", (linear.weight.detach().T[None], linear.bias.detach()[None, None]))
     if plan.adapted:
         assert model.adapter is not None
         _add_adapter(found, model.adapter, scale)
