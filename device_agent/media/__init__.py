@@ -1,0 +1,1 @@
+"""Raw media: files, cameras, microphones, typed lines and generated clips as timed chunks."""
