@@ -20,6 +20,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from cloud_aggregator.aggregator import Arrival, Folded, State, expire, fold, live, resumed, start
+from cloud_aggregator.answering import Answering, Serves
 from cloud_aggregator.scores import Scores
 from cloud_aggregator.store import Release, Store, UpdateRow
 from cloud_aggregator.updates import QUEUED_OFFERS, Updates
@@ -64,6 +65,7 @@ class CloudSettings(BaseModel):
     split: How = "official"  # of it, and the two below: as the devices' [replay] has them
     vectors: Path | None = None
     seed: int = Field(0, ge=0)
+    answer_with: str = ""  # a checkpoint of a larger model that answers what edges forward; empty: the newest release
     keep_releases: int = Field(20, ge=2)  # blobs of older ones are deleted
     durable: bool = True  # wait for the disk before an update counts as received
     health_interval: float = Field(5.0, gt=0)  # s
@@ -114,6 +116,7 @@ class Cloud:
         self.holder = Holder(bus, lambda asker, sha: topics.cloud_all("chunk", chunk_tag(sha)), merge=True)
         self._updates = Updates(bus, topics, store, Puller(bus, store.blobs))
         self._scores = Scores(trainer, store, self.telemetry, self._scored())
+        self._answering = Answering(bus, topics, self._serves, settings.answer_with)
         self._newest = 0
         self._unannounced: Release | None = None
         self._unannounced_since = 0.0  # monotonic s
@@ -186,6 +189,7 @@ class Cloud:
     async def run(self, ready: Callable[[], None] | None) -> None:
         """Release what is newest, then serve updates and chunks until cancelled."""
         updates = await self.bus.subscribe(self.topics.updates(), limit=QUEUED_OFFERS)
+        questions = await self.bus.subscribe(self.topics.edges_up("forward"), limit=256)
         requests = await self.bus.subscribe(self.topics.edges_up("blob_request"), limit=1024)
         newest = self.store.latest(self.family.name)
         self._scores.add(newest)
@@ -194,6 +198,8 @@ class Cloud:
             tasks.create_task(self._updates.hear(updates, self.family.name, tasks), name="cloud:updates")
             tasks.create_task(self._hear_requests(requests), name="cloud:requests")
             tasks.create_task(self._fold_offers(), name="cloud:fold")
+            tasks.create_task(self._answering.hear(questions), name="cloud:questions")
+            tasks.create_task(self._answering.run(), name="cloud:answers")
             tasks.create_task(self._scores.run(self.family.config, self.family.stem_blob), name="cloud:score")
             tasks.create_task(self._tell_health(), name="cloud:health")
             tasks.create_task(self.holder.run(), name="cloud:holder")
@@ -290,6 +296,12 @@ class Cloud:
         self._held.append(release.sha256)
         self.holder.keep_only([*self._held, family.stem])
         self._unannounced = None
+
+    def _serves(self) -> Serves:
+        """What answers forwarded windows, where no larger model does."""
+        family = self.family
+        newest = self.store.latest(family.name)
+        return Serves(newest, family.config, self.store.blobs.view(newest.sha256), family.stem, family.stem_blob)
 
     # -- health -----------------------------------------------------------------------
     async def _tell_health(self) -> None:

@@ -11,7 +11,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from device_agent.answers import Listener
 from device_agent.learning import Learner, Participant
+from device_agent.local_answers import LocalAnswers, policies
 from device_agent.outbox import Outbox, OutboxError, OutboxFull
 from device_agent.sender import Sender
 from device_agent.windows import Window
@@ -25,7 +27,9 @@ from megace2_iot.messages import (
     DeviceConfig,
     DeviceProfile,
     Health,
+    LocalModel,
     ModelPointer,
+    Policy,
     Prediction,
     Refusal,
     RoundStart,
@@ -55,6 +59,8 @@ class DeviceSettings(BaseModel):
     outbox_packets: int = Field(100_000, ge=1)
     outbox_bytes: int = Field(512 << 20, ge=1 << 20)
     outbox_age: float = Field(7200.0, gt=0)  # s
+    answers: Policy | None = None  # insist on who answers; by default the edge decides
+    scene: str = Field("", pattern=r"^[a-z0-9_-]{0,32}$")  # what other devices watch too: samples are joined
     when_full: Literal["drop_oldest", "drop_newest"] = "drop_oldest"
     health_interval: float = Field(5.0, gt=0)  # s
     metrics_port: int = Field(0, ge=0, le=65535)  # Prometheus figures of all devices of the process; 0: none
@@ -85,7 +91,10 @@ class Device:
         *,
         rate: float = 1.0,
         embedded_by: str | None = None,
+        listener: Listener | None = None,
     ) -> None:
+        """`listener` is told of every answer. Raises `Problem` where it insists on what cannot run here."""
+        self._listener = listener
         self.settings, self.topics, self._broker = settings, topics, broker
         self._blobs, self._learner = blobs, learner
         self.telemetry = Telemetry()
@@ -96,6 +105,8 @@ class Device:
             rate=rate,
             can_train=learner is not None,
             embedded_by=embedded_by,
+            policies=policies(settings.answers),
+            scene=settings.scene,
         )
         self._session_of_edge = -1
         self._edge_is_new = False  # born since it configured us
@@ -135,13 +146,18 @@ class Device:
     ) -> None:
         id, edge = self.settings.id, self.settings.edge
         self._bus = bus
-        self._sender = Sender(bus, self.topics, id, edge, outbox, share=self.settings.share_labels)
+        self._sender = Sender(
+            bus, self.topics, id, edge, outbox, share=self.settings.share_labels, listener=self._listener
+        )
+        self._local = LocalAnswers(self._puller, self.topics, id, edge, self.telemetry)
         self._participant = None
         if self._learner is not None:
             limit = self.settings.private_windows
             self._participant = Participant(bus, self.topics, id, edge, self._learner, self._puller, limit=limit)
         inbox = await bus.subscribe(self.topics.device_inbox(id), limit=256)
-        heard = [await bus.subscribe(self.topics.edge_all(edge, kind)) for kind in ("state", "model", "round")]
+        heard = [
+            await bus.subscribe(self.topics.edge_all(edge, kind)) for kind in ("state", "model", "local_model", "round")
+        ]
         await bus.keep(self._up("profile"), self.profile.encode())
         async with asyncio.TaskGroup() as tasks:
             running = [
@@ -163,11 +179,13 @@ class Device:
             await self._sender.until_idle()
             for task in running:
                 task.cancel()
+        await self._local.close()
 
     async def _stream(self, windows: AsyncIterator[Window]) -> None:
         async for window in windows:
+            local = await self._local.answer(window)
             try:
-                seq = self._sender.accept(window)
+                seq = self._sender.accept(window, local)
             except OutboxFull:
                 continue  # counted in the outbox's `shed`
             except OutboxError as error:
@@ -202,6 +220,7 @@ class Device:
         if self._participant and stem is not None and config.stem != self._stem_id:
             self._participant.use_stem(stem)
         self._stem_id = config.stem or ""
+        await self._local.use_config(config, stem)
         if self._edge_is_new:  # what it heard from us before it had its model, it could not keep
             self._edge_is_new = False
             self._sender.resend_all()
@@ -245,6 +264,9 @@ class Device:
         if self._participant:
             self._participant.use_model(ModelPointer.decode(payload))
 
+    async def _on_local_model(self, payload: bytes) -> None:
+        await self._local.use_pointer(LocalModel.decode(payload))
+
     async def _on_round(self, payload: bytes) -> None:
         if self._participant:
             self._participant.round_opened(RoundStart.decode(payload))
@@ -263,6 +285,7 @@ class Device:
         "refusal": _on_refusal,
         "state": _on_edge_state,
         "model": _on_model,
+        "local_model": _on_local_model,
         "round": _on_round,
         "verdict": _on_verdict,
         "blob_request": _on_blob_request,

@@ -8,6 +8,8 @@ import time
 from collections import deque
 from dataclasses import dataclass
 
+from device_agent.answers import Answers, Listener, goes_up
+from device_agent.local import LocalAnswer
 from device_agent.outbox import Due, Outbox, resend_delay
 from device_agent.windows import Window, from_record, to_packet_window, to_record
 from megace2_iot.bus import Bus, LinkLost, Refused
@@ -38,10 +40,21 @@ class _Flight:
 class Sender:
     """One device's windows under way. `share` is the part of labelled windows whose label may leave the device."""
 
-    def __init__(self, bus: Bus, topics: Topics, device: str, edge: str, outbox: Outbox, *, share: float) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        topics: Topics,
+        device: str,
+        edge: str,
+        outbox: Outbox,
+        *,
+        share: float,
+        listener: Listener | None = None,
+    ) -> None:
         self._bus, self._topics, self._device, self._edge = bus, topics, device, edge
         self._outbox, self._share = outbox, share
         self._telemetry: Telemetry = bus.telemetry
+        self._answers = Answers(self._telemetry, listener)
         self._flights: dict[int, _Flight] = {}
         self._wake = asyncio.Event()
         self._freed = asyncio.Event()
@@ -61,11 +74,24 @@ class Sender:
         self._same_clock = same_clock
         self._wake.set()
 
-    def accept(self, window: Window) -> int:
-        """Commit one window to the outbox; returns its seq. From here on it is not lost."""
+    def accept(self, window: Window, local: LocalAnswer | None = None) -> int:
+        """Commit one window to the outbox; returns its seq. From here on it is not lost.
+
+        With a `local` answer that will do it has its answer, and leaves at once.
+        """
         seq = self._outbox.accept(to_record(window), window.captured_at)
         self._telemetry.count("windows_accepted")
-        self._wake.set()
+        config = self._config
+        up = config is None or goes_up(config.answers, local, config, seq)
+        if local is not None:
+            self._answers.local(seq, window.captured_at, local, time.time(), final=not up)
+            self._note_truth(window, local.score, first=up)
+        if up:
+            self._wake.set()
+        else:
+            self._outbox.answered(seq)
+            self._telemetry.count("windows_kept")
+            self._freed.set()
         return seq
 
     def shares_label(self, window: Window, seq: int) -> bool:
@@ -109,9 +135,12 @@ class Sender:
         if prediction.status == "refused":
             _log.warning("window %d refused: %s", prediction.seq, prediction.reason)
         self._freed.set()
+        now = time.time()
+        self._answers.remote(flight.window.captured_at if flight else now, prediction, now)
         if flight:
             self._note_times(flight, prediction)
-            self._note_truth(flight.window, prediction)
+            if prediction.score is not None:
+                self._note_truth(flight.window, prediction.score)
         self._wake.set()
 
     def _note_times(self, flight: _Flight, prediction: Prediction) -> None:
@@ -137,10 +166,15 @@ class Sender:
         ):
             self._telemetry.time(name, max(0.0, seconds))
 
-    def _note_truth(self, window: Window, prediction: Prediction) -> None:
-        if window.truth is None or prediction.score is None:
+    def _note_truth(self, window: Window, score: float, *, first: bool = False) -> None:
+        """Compare with the truth, where it is known; of a `first` answer, that another will follow, apart."""
+        if window.truth is None:
             return
-        hit = (prediction.score >= 0) == (window.truth >= 0)
+        hit = (score >= 0) == (window.truth >= 0)
+        if first:
+            self._telemetry.count("first_truth_known")
+            self._telemetry.count("first_truth_hit", int(hit))
+            return
         self._telemetry.count("truth_known")
         self._telemetry.count("truth_hit", int(hit))
         self._hits.append(hit)

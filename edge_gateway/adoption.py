@@ -7,7 +7,7 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from edge_gateway.inference import Inference
+from edge_gateway.intake import Intake
 from edge_gateway.store import EdgeStore
 from megace2_iot.blobs import Blob, Holder, Puller, chunk_tag
 from megace2_iot.bus import Bus
@@ -32,7 +32,7 @@ class Adoption:
         bus: Bus,
         topics: Topics,
         edge: str,
-        inference: Inference,
+        intake: Intake,
         predictor: Predictor,
         thread: ThreadPoolExecutor,
         trainer: Worker,
@@ -40,7 +40,7 @@ class Adoption:
         puller: Puller,
         down: Holder,
     ) -> None:
-        self._bus, self._topics, self._edge, self._inference = bus, topics, edge, inference
+        self._bus, self._topics, self._edge, self._intake = bus, topics, edge, intake
         self._predictor, self._thread, self._trainer = predictor, thread, trainer
         self._store, self._puller, self._down = store, puller, down
         self._base: Blob = b""
@@ -89,7 +89,7 @@ class Adoption:
         await asyncio.get_running_loop().run_in_executor(
             self._thread, self._predictor.load, pointer.stem, pointer.config, blob, pointer.version
         )
-        self._inference.use_stem(pointer.stem, stem, len(stem_blob))
+        self._intake.use_stem(pointer.stem, stem, len(stem_blob))
         self.pointer, self._base = pointer, blob
         self.layout = Layout.of(decode_tensors(blob)[0])
         self.adopted.set()

@@ -7,7 +7,7 @@ Letters: T time, N windows of a batch, D width of the features, d width of the m
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -49,6 +49,14 @@ class CodedWindow:
         if not sequences:
             raise ValueError("a window without a single step")
         return cls(stage, sequences, size)
+
+    def without(self, modalities: Iterable[Modality]) -> CodedWindow:
+        """The same without some of its sequences."""
+        left_out = set(modalities)
+        if not left_out:
+            return self
+        kept = {m: coded for m, coded in self.sequences.items() if m not in left_out}
+        return CodedWindow(self.stage, kept, sum(coded.size for coded in kept.values()))
 
     def steps(self, modality: Modality) -> int:
         """T of one modality, 0 where the window lacks it."""

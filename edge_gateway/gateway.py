@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import difflib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -11,12 +12,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from edge_gateway.answers import Answers
 from edge_gateway.devices import Devices
+from edge_gateway.distillation import Distillation, DistillationSettings
+from edge_gateway.forwarding import Forwarding, ForwardingSettings
 from edge_gateway.inference import Inference, InferenceSettings
+from edge_gateway.intake import Intake
 from edge_gateway.labels import LabelledStore
 from edge_gateway.learning import Learning, LearningSettings
+from edge_gateway.replies import Replies
 from edge_gateway.scheduling import Load, Needs, SchedulingSettings, Unservable
 from edge_gateway.store import EdgeStore
 from megace2_iot import __version__
@@ -25,6 +31,7 @@ from megace2_iot.bus import BrokerSettings, Bus, Delivery, NotPublished, Presenc
 from megace2_iot.codec import DecodeError
 from megace2_iot.messages import (
     BlobRequest,
+    CloudAnswer,
     DeviceProfile,
     Feedback,
     Health,
@@ -35,6 +42,7 @@ from megace2_iot.messages import (
     Verdict,
 )
 from megace2_iot.problems import Problem
+from megace2_iot.quality import DEFAULT_FLOORS, unknown_floors
 from megace2_iot.service import clock_id, tell_health
 from megace2_iot.telemetry import Telemetry, prometheus
 from megace2_iot.topics import Topics
@@ -63,6 +71,17 @@ class EdgeSettings(BaseModel):
     inference: InferenceSettings = InferenceSettings()
     scheduling: SchedulingSettings = SchedulingSettings()
     learning: LearningSettings = LearningSettings()
+    distillation: DistillationSettings = DistillationSettings()
+    forwarding: ForwardingSettings = ForwardingSettings()
+    floors: dict[str, float] = {}  # quality beyond which a modality is left out, where not as in docs/sensing.md
+
+    @field_validator("floors")
+    @classmethod
+    def _known(cls, floors: dict[str, float]) -> dict[str, float]:
+        if unknown := unknown_floors(floors):
+            near = difflib.get_close_matches(unknown[0], DEFAULT_FLOORS, n=1)
+            raise ValueError(f"{unknown[0]} is no quality indicator" + (f"; did you mean {near[0]}?" if near else ""))
+        return floors
 
 
 async def run_edge(
@@ -132,8 +151,31 @@ class Gateway:
             "down": Holder(bus, lambda asker, sha: topics.edge_all(edge, "chunk", chunk_tag(sha)), merge=True),
             "up": Holder(bus, lambda asker, sha: topics.edge_up(edge, "chunk"), merge=False),
         }
-        self.inference = Inference(
-            bus, topics, edge, self.devices, labels, predictor, thread, settings.inference, store.quarantine
+        self.forwarding = Forwarding(bus, topics, edge, settings.forwarding)
+        self.distillation: Distillation | None = None
+        if settings.scheduling.answers != "edge":
+            self.distillation = Distillation(
+                bus,
+                topics,
+                edge,
+                store,
+                self.holders["down"],
+                lambda: self.learning.pointer,
+                settings.distillation,
+            )
+        self.replies = Replies(bus, topics, edge, 4 * settings.inference.max_queued)
+        answers = Answers(self.replies, self.forwarding, bus.telemetry)
+        self.inference = Inference(answers, predictor, thread, bus.telemetry, settings.inference, self.distillation)
+        self.intake = Intake(
+            topics,
+            self.devices,
+            labels,
+            answers,
+            self.replies,
+            bus.telemetry,
+            {**DEFAULT_FLOORS, **settings.floors},
+            self.inference.put,
+            store.quarantine,
         )
         self.learning = Learning(
             bus,
@@ -141,7 +183,7 @@ class Gateway:
             edge,
             self.devices,
             labels,
-            self.inference,
+            self.intake,
             predictor,
             thread,
             trainer,
@@ -152,6 +194,7 @@ class Gateway:
         )
         self._pulls: set[asyncio.Task[None]] = set()
         self._load = Load()
+        self._session_of_cloud = -1
 
     async def run(self, ready: Callable[[], None] | None) -> None:
         """Subscribe, start every task, and run until cancelled."""
@@ -163,18 +206,22 @@ class Gateway:
             for kind in ("state", "profile", "feedback", "update", "blob_request")
         ]
         others.append(await bus.subscribe(topics.edge_inbox(edge), limit=256))
-        others.append(await bus.subscribe(topics.cloud_all("model"), limit=64))
+        others.extend([await bus.subscribe(topics.cloud_all(kind), limit=64) for kind in ("model", "state")])
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             for number, subscription in enumerate(others):
                 tasks.create_task(self._hear(subscription), name=f"{edge}:hear-{number}")
-            tasks.create_task(self.inference.intake(packets), name=f"{edge}:intake")
+            taking = self.intake.run(packets, self.inference.until_room, self.settings.inference.max_batch_size)
+            tasks.create_task(taking, name=f"{edge}:intake")
             tasks.create_task(self.inference.run_model(), name=f"{edge}:model")
-            tasks.create_task(self.inference.replies.send(), name=f"{edge}:answers")
+            tasks.create_task(self.replies.send(), name=f"{edge}:answers")
+            tasks.create_task(self.forwarding.run(), name=f"{edge}:forwarding")
             tasks.create_task(self.learning.run(), name=f"{edge}:learning")
             tasks.create_task(self.learning.offers.run(), name=f"{edge}:offers")
             tasks.create_task(self._configure_all(), name=f"{edge}:scheduling")
             tasks.create_task(self._tell_health(), name=f"{edge}:health")
+            if self.distillation is not None:
+                tasks.create_task(self.distillation.run(), name=f"{edge}:distillation")
             for name, holder in self.holders.items():
                 tasks.create_task(holder.run(), name=f"{edge}:holder-{name}")
             if ready:
@@ -236,6 +283,15 @@ class Gateway:
     async def _on_model(self, cloud: str, payload: bytes) -> None:
         self.learning.pointer_arrived(ModelPointer.decode(payload))
 
+    async def _on_cloud_state(self, cloud: str, payload: bytes) -> None:
+        state = State.decode(payload)
+        if state.session >= self._session_of_cloud:  # a will may arrive after the next birth
+            self._session_of_cloud = state.session
+            self.forwarding.cloud_is_online = state.state == "online"
+
+    async def _on_cloud_answer(self, edge: str, payload: bytes) -> None:
+        self.forwarding.arrived(CloudAnswer.decode(payload))
+
     _HANDLERS: dict[tuple[str, str], Callable[[Any, str, bytes], Any]] = {  # noqa: RUF012  # a table, not state
         ("device", "state"): _on_state,
         ("device", "profile"): _on_profile,
@@ -244,7 +300,9 @@ class Gateway:
         ("device", "blob_request"): _on_device_request,
         ("edge", "blob_request"): _on_cloud_request,
         ("edge", "verdict"): _on_verdict,
+        ("edge", "cloud_answer"): _on_cloud_answer,
         ("cloud", "model"): _on_model,
+        ("cloud", "state"): _on_cloud_state,
     }
 
     # -- registration and scheduling --------------------------------------------------

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from edge_gateway.adoption import Adoption
 from edge_gateway.devices import Devices
-from edge_gateway.inference import Inference
+from edge_gateway.intake import Intake
 from edge_gateway.labels import Labelled, LabelledStore, scores_of
 from edge_gateway.rounds import Abandoned, Closed, Round, Rounds, RoundSettings
 from edge_gateway.store import EdgeStore
@@ -81,7 +81,7 @@ class Learning:
         edge: str,
         devices: Devices,
         labels: LabelledStore,
-        inference: Inference,
+        intake: Intake,
         predictor: Predictor,
         thread: ThreadPoolExecutor,
         trainer: Worker,
@@ -94,9 +94,7 @@ class Learning:
         self._devices, self._labels, self._trainer = devices, labels, trainer
         self._store, self._puller, self._settings = store, puller, settings
         self._telemetry = bus.telemetry
-        self._adoption = Adoption(
-            bus, topics, edge, inference, predictor, thread, trainer, store, puller, holders["down"]
-        )
+        self._adoption = Adoption(bus, topics, edge, intake, predictor, thread, trainer, store, puller, holders["down"])
         self._tuning = Tuning(
             labels,
             predictor,

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from edge_gateway.calibration import calibrate
 from megace2_iot.model.adapter import Adapter, adapter_tensors, detach
 from megace2_iot.model.evaluation import answer
 from megace2_iot.model.local import LocalTrainer, to_examples, training_settings
@@ -73,22 +74,6 @@ class Personalizer(LocalTrainer):
 
 def _hits(scores: np.ndarray[Any, Any], truth: np.ndarray[Any, Any]) -> float:
     return float(np.mean((scores >= 0) == (truth >= 0)))
-
-
-def calibrate(scores: np.ndarray[Any, Any], truth: np.ndarray[Any, Any], steps: int = 50) -> tuple[float, float]:
-    """Platt's fit of P(right) = sigmoid(a |score| + b), by Newton with a weak prior towards (1, 0)."""
-    x = np.stack([np.abs(scores), np.ones(len(scores))], axis=1).astype(np.float64)
-    y = ((scores >= 0) == (truth >= 0)).astype(np.float64)
-    prior, theta = np.array([1.0, 0.0]), np.array([1.0, 0.0])
-    for _ in range(steps):
-        p = 1.0 / (1.0 + np.exp(-np.clip(x @ theta, -30, 30)))
-        gradient = x.T @ (p - y) + (theta - prior)
-        hessian = (x * (p * (1 - p))[:, None]).T @ x + np.eye(2)
-        move = np.linalg.solve(hessian, gradient)
-        theta = theta - move
-        if np.abs(move).max() < 1e-6:
-            break
-    return float(theta[0]), float(theta[1])
 
 
 def main() -> None:

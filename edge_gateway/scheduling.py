@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict, Field
 
 from megace2_iot.features import MODALITIES, Modality
-from megace2_iot.messages import DeviceConfig, DeviceProfile, Stage
+from megace2_iot.messages import DeviceConfig, DeviceProfile, Policy, Stage
 
 BUSY = 0.85  # part of the time the model thread may work before devices are slowed down
 RATE_STEP = 1.25  # rates move in these ratios, so that a small change of load publishes nothing
@@ -30,6 +30,9 @@ class SchedulingSettings(BaseModel):
     share_labels: bool = False
     max_unanswered: int = Field(32, ge=1, le=1024)
     windows_per_packet: int = Field(8, ge=1, le=16)
+    answers: Policy = "edge"  # who answers, where the device can; else the edge does
+    confidence_floor: float = Field(0.8, ge=0, le=1)  # of `confident_local`
+    audit: float = Field(0.05, ge=0, le=1)  # part of the windows that go up all the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +91,12 @@ def plan(
         windows_per_packet=settings.windows_per_packet,
         train=settings.train and profile.can_train and profile.hardware.memory >= MIN_MEMORY_TO_TRAIN,
         share_labels=settings.share_labels,
+        answers=_policy(profile, settings),
+        confidence_floor=settings.confidence_floor,
+        audit=settings.audit,
         preset=needs.preset,
         family=needs.family,
-        stem=needs.stem if stage == "embedded" or profile.can_train else None,
+        stem=needs.stem if stage == "embedded" or profile.can_train or _policy(profile, settings) != "edge" else None,
         stem_size=needs.stem_size,
         clock=clock,
     )
@@ -100,6 +106,13 @@ def _stage(profile: DeviceProfile, needs: Needs, settings: SchedulingSettings) -
     both: list[Stage] = [stage for stage in settings.stages if stage in profile.stages]
     sizes: dict[Stage, int] = {"features": sum(profile.dims.values()), "embedded": needs.width * len(profile.dims)}
     return min(both, key=lambda stage: sizes[stage], default=None)
+
+
+def _policy(profile: DeviceProfile, settings: SchedulingSettings) -> Policy:
+    """What the edge wants where the device can, else what the device insists on: one that sends nothing up may."""
+    if settings.answers in profile.policies or not profile.policies:
+        return settings.answers if profile.policies else "edge"
+    return "edge" if "edge" in profile.policies else profile.policies[0]
 
 
 def _rate(profile: DeviceProfile, load: Load) -> float:

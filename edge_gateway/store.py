@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from edge_gateway.dedup import DedupWindow
-from megace2_iot.blobs import Blob, BlobStore
+from megace2_iot.blobs import Blob, BlobStore, digest
 from megace2_iot.codec import DecodeError, decode, encode
-from megace2_iot.messages import ModelPointer
+from megace2_iot.messages import LocalModel, ModelPointer
 from megace2_iot.tensors import decode_tensors, encode_tensors
 
 QUARANTINED = 32  # bad packets kept for inspection; older ones go
@@ -35,6 +35,21 @@ class EdgeStore:
                 self.blobs.put(data)
         _replace(self.directory / "release", pointer.encode())
         self.blobs.keep_only([pointer.sha256, pointer.stem])
+
+    # -- the local model --------------------------------------------------------------
+    def keep_local(self, pointer: LocalModel, blob: bytes) -> None:
+        """Remember the local model's newest release."""
+        _replace(self.directory / "local.model", blob)
+        _replace(self.directory / "local", pointer.encode())
+
+    def local(self) -> tuple[LocalModel, bytes] | None:
+        """The local model's last release; None before the first, or where it cannot be read."""
+        try:
+            pointer = LocalModel.decode((self.directory / "local").read_bytes())
+            blob = (self.directory / "local.model").read_bytes()
+        except (OSError, DecodeError):
+            return None
+        return (pointer, blob) if digest(blob) == pointer.sha256 else None
 
     def release(self) -> tuple[ModelPointer, memoryview, memoryview] | None:
         """The last adopted release with its blob and its stem's, where all three are here."""

@@ -22,6 +22,7 @@ Count = Annotated[int, Field(ge=0, le=2**53)]
 LONGEST_REASON = 2000  # characters; a longer one is cut: it may quote a stranger, and must not break who tells it
 Reason = Annotated[str, BeforeValidator(lambda text: text[:LONGEST_REASON] if isinstance(text, str) else text)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Policy = Literal["edge", "local", "local_then_edge", "confident_local"]  # who answers a device's windows
 
 INLINE_LIMIT = 128 << 10  # bytes of an update that travels inside its offer
 CHUNK_SIZE = 64 << 10  # bytes of a blob in one message, everywhere: a smaller limit of a broker is an error
@@ -82,6 +83,8 @@ class DeviceProfile(Message):
     can_train: bool = False
     embedded_by: Digest | None = None  # a recorded stream: its windows are Z[0] of this stem, and dims their widths
     stages: tuple[Stage, ...] = ("embedded", "features")
+    policies: tuple[Policy, ...] = ("edge",)  # all but `edge` need something that runs a local model
+    scene: Annotated[str, Field(pattern=r"^[a-z0-9_-]{0,32}$")] = ""  # its windows are parts of a scene's samples
 
 
 class DeviceConfig(Message):
@@ -95,7 +98,9 @@ class DeviceConfig(Message):
     windows_per_packet: int = Field(1, ge=1, le=16)  # when catching up
     train: bool
     share_labels: bool
-    answers: Literal["edge", "local", "local_then_edge", "confident_local"] = "edge"
+    answers: Policy = "edge"
+    confidence_floor: Fraction = 0.8  # of a local answer, below which a window goes up by `confident_local`
+    audit: Fraction = 0.05  # part of the windows that go up although a local answer would do: agreement is measured
     preset: str = ""
     family: str = ""
     stem: Digest | None = None
@@ -173,9 +178,33 @@ class Prediction(Message):
     version: Count | None = None
     tier: Literal["edge", "cloud"] = "edge"
     adapter: bool = False
+    masked: tuple[Modality, ...] = ()  # that were left out, as their quality was too low; `reason` says why
+    scene: tuple[NodeId, ...] = ()  # the devices whose windows were joined into this sample
     timings: Timings | None = None
     stem: Digest | None = None
     stem_size: Count = 0
+
+
+class Forward(Message):
+    """An edge asks the cloud's model about a window of which its own is not sure."""
+
+    kind: ClassVar[str] = "forward"
+    id: Count  # of the edge's choosing, for the answer
+    stage: Stage
+    stem: Digest  # of the release that the edge runs, and of an embedded window
+    window: PacketWindow
+
+
+class CloudAnswer(Message):
+    """The cloud's answer to a `Forward`; where it has none, why."""
+
+    kind: ClassVar[str] = "cloud_answer"
+    zstd_level: ClassVar[int] = 0
+    id: Count
+    score: float | None = None
+    confidence: Fraction | None = None
+    version: Count | None = None
+    reason: Reason = ""
 
 
 class Feedback(Message):
@@ -202,6 +231,14 @@ class ModelPointer(Message):
     folded: dict[NodeId, str] = {}  # by edge, the last update that this release contains
     created_at: float = 0.0
     signature: bytes = b""
+
+
+class LocalModel(ModelPointer):
+    """An edge's release of the local model: a family of its own, above the stem of release `teacher`; retained."""
+
+    kind: ClassVar[str] = "local_model"
+    teacher: Count
+    agreement: Fraction  # part of held-out windows on which it gives the edge's label
 
 
 class RoundStart(Message):

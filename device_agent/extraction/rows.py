@@ -1,4 +1,4 @@
-"""What an extractor yields: feature rows with their times, and what was observed about each for the quality indicators."""
+"""What an extractor yields: feature rows with their times, and what the quality indicators are made of."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """`values` (T, D) at `times` (T,) float64 s on the track's clock, rising; each row covers `step` s from its time on.
+    """`values` (T, D) at `times` (T,) float64 s on the track's clock, rising; each row covers `step` s from then on.
 
     `observed` holds what the quality indicators of a window are made of, one number a row (T,).
     """

@@ -1,4 +1,4 @@
-"""What a source of raw media yields: pieces of sound, pictures and words, each with its time on its track's own clock."""
+"""What a source of raw media yields: pieces of sound, pictures and words, each timed on its own track's clock."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ MAX_ASKERS = 8192  # remembered; one more, and all are forgotten, which costs so
 class _Offer:
     data: Blob
     askers: frozenset[str] | None  # None: everybody who may write to us
+    line: str  # of blobs that follow one another
     sent_at: dict[int, float] = field(default_factory=dict)
     asked_by: dict[int, set[str]] = field(default_factory=dict)  # since the chunk was queued last
     listening: dict[str, float] = field(default_factory=dict)  # asker: when it asked first, monotonic s
@@ -61,21 +62,21 @@ class Holder:
         self._queue: asyncio.Queue[tuple[str, str, int]] = asyncio.Queue(QUEUED)
         self._queued: set[tuple[str, str, int]] = set()
 
-    def offer(self, sha256: str, data: Blob, askers: Iterable[str] | None = None) -> None:
-        self._offers.setdefault(sha256, _Offer(data, None if askers is None else frozenset(askers)))
+    def offer(self, sha256: str, data: Blob, askers: Iterable[str] | None = None, *, line: str = "") -> None:
+        self._offers.setdefault(sha256, _Offer(data, None if askers is None else frozenset(askers), line))
 
     def withdraw(self, sha256: str) -> None:
         self._offers.pop(sha256, None)
 
-    def keep_only(self, names: Iterable[str]) -> None:
-        """Withdraw all others, except what somebody is in the middle of: at most one blob an asker.
+    def keep_only(self, names: Iterable[str], *, line: str = "") -> None:
+        """Withdraw all others of this line, except what somebody is in the middle of: at most one blob an asker.
 
         Without the exception an asker on a slow link, that gets a model while five newer ones are made, gets none.
         """
         now = time.monotonic()
         self._last = {asker: last for asker, last in self._last.items() if now - last[1] < STILL_PULLING}
         wanted = {*names, *(sha256 for sha256, _ in self._last.values())}
-        self._offers = {name: offer for name, offer in self._offers.items() if name in wanted}
+        self._offers = {name: offer for name, offer in self._offers.items() if name in wanted or offer.line != line}
 
     def ask(self, asker: str, request: BlobRequest) -> None:
         """Queue what `asker` wants; what exceeds the queue is dropped and counted, it will be asked for again."""

@@ -12,6 +12,7 @@ import logging
 import math
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -100,14 +101,18 @@ class ComputedPositions(nn.Module):
 
 def export_onnx(model: CrossModalTransformer, path: Path) -> None:
     """Write the model's ONNX form. Raises ImportError where the extra `onnx` is not installed."""
-    import onnxscript  # noqa: F401  (torch's exporter needs it, and says so less clearly)
-
-    form = OnnxForm(model).eval()
     batch = torch.export.Dim("batch")
     features = [torch.zeros(2, EXAMPLE[m], model.config.dims[m]) for m in MODALITIES]
     lengths = [torch.tensor([EXAMPLE[m], EXAMPLE[m] - 1]) for m in MODALITIES]
     times = [{0: batch, 1: torch.export.Dim(f"{m}_steps")} for m in MODALITIES]
-    names = [*MODALITIES, *(f"{m}_length" for m in MODALITIES)]
+    shapes = (*times, *({0: batch} for _ in lengths))
+    traced(OnnxForm(model).eval(), (*features, *lengths), shapes).save(str(path))
+
+
+def traced(form: OnnxForm, example: tuple[Tensor, ...], shapes: tuple[Any, ...], *, optimize: bool = True) -> Any:
+    """The form as torch's ONNX program. Raises ImportError where the extra `onnx` is not installed."""
+    import onnxscript  # noqa: F401  (torch's exporter needs it, and says so less clearly)
+
     noise = logging.getLogger("torch.onnx")
     level = noise.level
     with warnings.catch_warnings():
@@ -116,16 +121,17 @@ def export_onnx(model: CrossModalTransformer, path: Path) -> None:
         try:
             program = torch.onnx.export(
                 form,
-                (*features, *lengths),
-                input_names=names,
+                example,
+                input_names=[*MODALITIES, *(f"{m}_length" for m in MODALITIES)],
                 output_names=["scores"],
-                dynamic_shapes=(*times, *({0: batch} for _ in lengths)),
+                dynamic_shapes=shapes,
                 opset_version=OPSET,
                 dynamo=True,
+                optimize=optimize,
                 verbose=False,
             )
         finally:
             noise.setLevel(level)
     if program is None:
         raise RuntimeError("torch made no ONNX program")
-    program.save(str(path))
+    return program

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_gateway.personalizer import Personalizer, calibrate
+from edge_gateway.calibration import calibrate
+from edge_gateway.personalizer import Personalizer
 from megace2_iot.examples import pack
 from megace2_iot.model.fusion import CrossModalTransformer, preset
 from megace2_iot.model.state import base_tensors

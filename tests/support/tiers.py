@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from cloud_aggregator.cloud import CloudSettings, run_cloud
 from device_agent.agent import Device, DeviceSettings
+from device_agent.answers import Listener
 from device_agent.learning import Learner
 from device_agent.sources import window_of
 from device_agent.windows import Window
@@ -24,7 +25,7 @@ from megace2_iot.codec import DecodeError
 from megace2_iot.datasets import Sample
 from megace2_iot.datasets.synthetic import DIMS, synthetic
 from megace2_iot.features import Modality
-from megace2_iot.messages import Message
+from megace2_iot.messages import LocalModel, Message
 from megace2_iot.telemetry import Telemetry
 from megace2_iot.topics import Address, Topics
 
@@ -38,7 +39,7 @@ LEARNING = {
     "adapter_training": {"epochs": 1},
 }
 SITE = Topics(site="test")
-KINDS = {kind.kind: kind for kind in Message.__subclasses__()}
+KINDS = {kind.kind: kind for kind in (*Message.__subclasses__(), LocalModel)}
 M = TypeVar("M", bound=Message)
 
 
@@ -120,13 +121,22 @@ class Lab:
         *,
         dims: dict[Modality, int] | None = None,
         embedded_by: str | None = None,
+        listener: Listener | None = None,
         **more: Any,
     ) -> Device:
         fields = {"id": id, "edge": edge, "state_dir": self.folder / "devices", "health_interval": HEALTH, **more}
         settings = DeviceSettings.model_validate(fields)
         blobs = BlobStore(settings.state_dir / "blobs", id)
         return Device(
-            settings, self.topics, self.broker, dims or DIMS, blobs, learner, rate=20.0, embedded_by=embedded_by
+            settings,
+            self.topics,
+            self.broker,
+            dims or DIMS,
+            blobs,
+            learner,
+            rate=20.0,
+            embedded_by=embedded_by,
+            listener=listener,
         )
 
     @contextlib.asynccontextmanager

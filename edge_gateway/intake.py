@@ -1,0 +1,172 @@
+"""From packets to samples: decode, drop duplicates, mask what is too poor, join scenes.
+
+A bad packet is counted, quarantined and answered with a reason, never fatal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+
+from edge_gateway.answers import Answers, Recipient, Waiting
+from edge_gateway.coded import CodedWindow
+from edge_gateway.devices import Devices
+from edge_gateway.labels import LabelledStore
+from edge_gateway.replies import Replies
+from megace2_iot.bus import Delivery
+from megace2_iot.codec import DecodeError
+from megace2_iot.messages import FeaturePacket, PacketWindow, Prediction, Refusal
+from megace2_iot.quality import under_floor
+from megace2_iot.stem import Stem
+from megace2_iot.telemetry import Telemetry
+from megace2_iot.topics import Topics
+
+_log = logging.getLogger("megace2.intake")
+
+
+class Intake:
+    """One edge's packets. `put` takes a sample to the model and says whether there was room; `quarantine` is told of
+    each packet that cannot be read: device, bytes, why.
+    """
+
+    def __init__(
+        self,
+        topics: Topics,
+        devices: Devices,
+        labels: LabelledStore,
+        answers: Answers,
+        replies: Replies,
+        telemetry: Telemetry,
+        floors: Mapping[str, float],
+        put: Callable[[Waiting], bool],
+        quarantine: Callable[[str, bytes, str], None] | None = None,
+    ) -> None:
+        self._topics, self._devices, self._labels = topics, devices, labels
+        self._answers, self._replies, self._telemetry = answers, replies, telemetry
+        self._floors, self._put, self._quarantine = floors, put, quarantine
+        self._stems: dict[str, Stem] = {}
+        self._newest: tuple[str, int] | None = None
+
+    async def run(self, packets: AsyncIterator[Delivery], room: Callable[[], Awaitable[None]], turn: int) -> None:
+        """Take packets for ever; while there is no `room` none is taken, and the broker waits."""
+        taken = 0
+        async for delivery in packets:
+            self.take(delivery)
+            taken += 1
+            if taken % turn == 0:  # an inbox that is never empty does not suspend this task
+                await asyncio.sleep(0)  # the model and the senders need the loop; oftener, and the inbox overflows
+            await room()
+
+    def use_stem(self, sha256: str, stem: Stem, size: int) -> None:
+        """Take packets of this stem, and remember the one before it."""
+        self._stems[sha256] = stem
+        self._newest = (sha256, size)
+        for old in [name for name in self._stems if name != sha256][:-1]:
+            del self._stems[old]
+
+    def take(self, delivery: Delivery) -> None:
+        """Take one packet."""
+        sender = self._topics.parse(delivery.topic).node
+        received_at = time.time()
+        try:
+            packet = FeaturePacket.decode(delivery.payload)
+            if packet.device != sender:
+                raise DecodeError(f"packet: it says {packet.device}, the topic says {sender}")
+        except DecodeError as error:
+            self._reject(sender, str(error))
+            if self._quarantine is not None:
+                self._quarantine(sender, delivery.payload, str(error))
+            return
+        record = self._devices.get(packet.device)
+        if record is None:
+            self._reject(sender, "this edge has no room for one more device")
+            return
+        self._telemetry.count("packets_received")
+        self._telemetry.count("packet_bytes", len(delivery.payload))
+        for window in packet.windows:
+            recipient = Recipient(record, packet.epoch, window.seq, window.captured_at, received_at)
+            if self._is_new(recipient) and self._can_answer(recipient, packet):
+                self._take_window(recipient, packet, window)
+
+    def _reject(self, device: str, reason: str) -> None:
+        self._telemetry.count("packets_rejected")
+        _log.warning("packet of %s rejected: %s", device, reason)
+        record = self._devices.get(device)
+        if record is not None:
+            self._replies.put(
+                record.id, "refused", Refusal(about="packet", reason=reason).encode(), Refusal.kind
+            )  # which windows it held is not known
+
+    def _is_new(self, recipient: Recipient) -> bool:
+        """Whether a window is to be inferred; a duplicate that was answered is answered again."""
+        verdict = recipient.device.dedup.see(recipient.epoch, recipient.seq)
+        if verdict.kind in ("waiting", "answered"):
+            self._telemetry.count("duplicates")
+            if verdict.answer is not None:
+                self._replies.put(recipient.device.id, "repeated", verdict.answer)
+            return False
+        if verdict.kind == "stale_epoch":
+            self._answers.refuse(recipient, "this epoch ended: the outbox was made anew since")
+            return False
+        if verdict.kind == "again":
+            self._telemetry.count("inferred_again")
+        return True
+
+    def _can_answer(self, recipient: Recipient, packet: FeaturePacket) -> bool:
+        """Whether a model can answer; without any the window waits at its device, an unknown stem is said so."""
+        if self._stem_of(packet) in self._stems:
+            return True
+        recipient.device.dedup.forget(recipient.epoch, recipient.seq)
+        if self._newest is None:
+            self._telemetry.count("windows_early")
+            return False
+        name, size = self._newest
+        self._telemetry.count("stem_gone")
+        gone = Prediction(epoch=recipient.epoch, seq=recipient.seq, status="stem_gone", stem=name, stem_size=size)
+        self._replies.put(recipient.device.id, gone.status, gone.encode())
+        return False
+
+    def _stem_of(self, packet: FeaturePacket) -> str:
+        """The stem of an embedded packet is its own, features are embedded by the newest."""
+        newest = self._newest[0] if self._newest else ""
+        return (packet.stem or newest) if packet.stage == "embedded" else newest
+
+    def _take_window(self, recipient: Recipient, packet: FeaturePacket, window: PacketWindow) -> None:
+        stem = self._stem_of(packet)
+        try:
+            coded = CodedWindow.read(packet.stage, window, self._stems[stem])
+        except (ValueError, DecodeError) as error:
+            self._telemetry.count("windows_rejected")
+            self._answers.refuse(recipient, str(error))
+            return
+        poor = under_floor(window.quality, self._floors)
+        masked = {m: reason for m, reason in poor.items() if m in coded.sequences}
+        for modality in masked:
+            self._telemetry.count(f"masked_{modality}")
+        if len(masked) == len(coded.sequences):
+            self._answers.refuse(recipient, f"nothing of it is good enough: {'; '.join(masked.values())}")
+            return
+        sample = Waiting((recipient,), stem, coded.without(masked), self._stems[stem], time.monotonic(), masked)
+        if self._send_on(sample):
+            recipient.device.windows += 1
+            self._telemetry.count("windows_received")
+            self._remember(recipient, window, sample)
+
+    def _send_on(self, sample: Waiting) -> bool:
+        if self._put(sample):
+            return True
+        self._telemetry.count("windows_dropped", len(sample.recipients))
+        for recipient in sample.recipients:
+            recipient.device.dedup.forget(recipient.epoch, recipient.seq)
+        return False
+
+    def _remember(self, recipient: Recipient, window: PacketWindow, sample: Waiting) -> None:
+        """Keep it in case its label follows, or label it now."""
+        key = (recipient.device.id, recipient.epoch, recipient.seq)
+        self._labels.remember(
+            *key, sample.stem, sample.embed, sample.window.size, window.group, window.features_saw_label
+        )
+        if window.score is not None and self._labels.label(*key, window.score):
+            self._telemetry.count("labels")
