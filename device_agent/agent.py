@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from device_agent.answers import Listener
-from device_agent.learning import Learner, Participant
+from device_agent.learning import Learner, Participant, TrainingSettings
 from device_agent.local_answers import LocalAnswers, policies
 from device_agent.outbox import Outbox, OutboxError, OutboxFull
 from device_agent.sender import Sender
@@ -54,6 +54,7 @@ class DeviceSettings(BaseModel):
     edge: str = Field("edge-1", pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")
     state_dir: Path = Path("state/device")  # the outbox and the pulled blobs
     train: bool = True  # take part in rounds, where torch is installed
+    training: TrainingSettings = TrainingSettings()
     share_labels: float = Field(0.0, ge=0, le=1)  # part of the labelled windows whose label may leave the device
     private_windows: int = Field(5000, ge=0)  # newest labelled windows kept for training
     outbox_packets: int = Field(100_000, ge=1)

@@ -107,8 +107,10 @@ async def run_fleet(
     async with contextlib.AsyncExitStack() as stack:
         figures = prometheus(lambda: merged(member.telemetry for member in members), device.metrics_port)
         stack.enter_context(figures)
-        learner = await stack.enter_async_context(Learner()) if can_train else None
+        learner = await stack.enter_async_context(Learner(device.training)) if can_train else None
         async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(learner.watch(), name="thermal") if learner is not None else None
+            playing = []
             for number, (name, share) in enumerate(zip(device_ids(settings, device), played.dealt, strict=True)):
                 missing: tuple[Modality, ...] = ("vision",) if number in settings.blind else ()
                 member = Device(
@@ -123,7 +125,11 @@ async def run_fleet(
                 )
                 members.append(member)
                 stream = replay(_rotated(share, number), settings.speed, without=missing, repeat=settings.repeat)
-                tasks.create_task(member.run(stream, stay=settings.stay, ready=one_ready), name=name)
+                running = member.run(stream, stay=settings.stay, ready=one_ready)
+                playing.append(tasks.create_task(running, name=name))
+            await asyncio.wait(playing)
+            if watching is not None:
+                watching.cancel()
 
 
 def _rotated(share: Sequence[Sample], number: int) -> list[Sample]:

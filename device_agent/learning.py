@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
+import os
+import signal
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
+from device_agent.thermal import held_off, temperature
 from device_agent.windows import Window, embed
 from megace2_iot.blobs import Blob, BlobGone, Holder, Puller, chunk_tag
 from megace2_iot.bus import Bus, NotPublished
@@ -27,10 +32,27 @@ _log = logging.getLogger("megace2.learning")
 PART_OF_DEADLINE = 0.6  # of a round that training may take, where the edge does not say
 
 
-class Learner:
-    """The child process in which the devices of one process train, one after another, with one torch thread."""
+class TrainingSettings(BaseModel):
+    """How training yields to sensing: a child process of the lowest priority, within these bounds."""
 
-    def __init__(self) -> None:
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    memory: int = Field(2 << 30, ge=256 << 20)  # bytes of data of the child; torch alone takes 300 MiB
+    cores: int = Field(1, ge=1)  # it runs on so many, the last ones
+    warmest: float = Field(75.0, gt=0)  # degrees Celsius from which training waits
+    look_every: float = Field(2.0, gt=0)  # s between two looks at the temperature
+
+
+class Learner:
+    """The child process in which the devices of one process train, one after another, with one torch thread.
+
+    It is stopped (SIGSTOP) while the machine is too warm; `run` watches that.
+    """
+
+    def __init__(
+        self, settings: TrainingSettings | None = None, warmth: Callable[[], float | None] = temperature
+    ) -> None:
+        self._settings, self._warmth = settings or TrainingSettings(), warmth
+        self.is_held_off = False
         self._stack = contextlib.AsyncExitStack()
         self._turn = asyncio.Lock()
         self._worker: Worker | None = None
@@ -40,6 +62,8 @@ class Learner:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        if self.is_held_off and self._worker is not None and self._worker.alive:
+            os.kill(self._worker.pid, signal.SIGCONT)  # a stopped process does not see that its input is closed
         await self._stack.aclose()
 
     async def train(
@@ -47,17 +71,35 @@ class Learner:
     ) -> dict[str, Any]:
         """Train on packed `examples`; returns delta, num_examples, steps, loss, duration. Raises `WorkerError`."""
         async with self._turn:
-            if self._worker is not None and not self._worker.alive:
-                self._loaded = ""  # it crashed, or a device that left while it trained took it along
-                await self._worker.restart()
-            if self._worker is None:
-                self._worker = await self._stack.enter_async_context(worker("device_agent.learner"))
+            process = await self.process()
             if self._loaded != start.sha256:
-                await self._worker.call("load", config=config, blob=base)
+                await process.call("load", config=config, blob=base)
                 self._loaded = start.sha256
-            return await self._worker.call(
+            return await process.call(
                 "train", examples=dict(examples), scores=scores, seed=start.round, settings=dict(start.training)
             )
+
+    async def process(self) -> Worker:
+        """The child, started or started anew where there is none that lives."""
+        if self._worker is None:
+            bounds = json.dumps({"memory": self._settings.memory, "cores": self._settings.cores})
+            self._worker = await self._stack.enter_async_context(worker("device_agent.learner", bounds))
+        elif not self._worker.alive:
+            self._loaded = ""  # it crashed, or a device that left while it trained took it along
+            await self._worker.restart()
+        return self._worker
+
+    async def watch(self) -> None:
+        """Hold training off while the machine is too warm, for ever."""
+        while True:
+            held = held_off(self.is_held_off, self._warmth(), self._settings.warmest)
+            if held != self.is_held_off:
+                self.is_held_off = held
+                _log.info("training %s: %.0f degrees", "waits" if held else "goes on", self._warmth() or 0.0)
+                if self._worker is not None and self._worker.alive:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(self._worker.pid, signal.SIGSTOP if held else signal.SIGCONT)
+            await asyncio.sleep(self._settings.look_every)
 
 
 class Participant:
@@ -114,10 +156,15 @@ class Participant:
             except WorkerError as error:
                 _log.error("training failed: %s", error)
                 self._bus.telemetry.count("training_failures")
+                self._decline(start)
 
     async def _serve(self, start: RoundStart) -> None:
         pointer = self._pointer
         if pointer is None or pointer.family != start.family or not self._embedded:
+            self._decline(start)
+            return
+        if self._learner.is_held_off:
+            self._bus.telemetry.count("rounds_held_off")
             self._decline(start)
             return
         base = await self._puller.pull(

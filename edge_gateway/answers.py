@@ -79,13 +79,14 @@ class Answers:
             scene=tuple(r.device.id for r in waiting.recipients) if len(waiting.recipients) > 1 else (),
         )
         times = began - waiting.queued, took
-        if not self._forwarding.wants(own.confidence):
+        stage = waiting.window.stage
+        if stage is None or not self._forwarding.wants(own.confidence):
             self._tell(waiting, own, *times)
             return
         sequences = {m: coded.to_fields() for m, coded in waiting.window.sequences.items()}
         window = PacketWindow(seq=0, captured_at=waiting.recipients[0].captured_at, sequences=sequences)
         self._forwarding.ask(
-            waiting.window.stage, waiting.stem, window, lambda answer: self._tell(waiting, _better(own, answer), *times)
+            stage, waiting.stem, window, lambda answer: self._tell(waiting, _better(own, answer), *times)
         )
 
     def _tell(self, waiting: Waiting, prediction: Prediction, queue: float, inference: float) -> None:

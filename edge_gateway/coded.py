@@ -26,16 +26,26 @@ LARGEST = 1e9  # of an embedded value: far beyond any sensor, and its squares ar
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CodedWindow:
-    """The sequences of one window, none of them empty; `stage` says what their values are."""
+    """The sequences of one window, none of them empty; `stages` say what their values are."""
 
-    stage: Stage
+    stages: Mapping[Modality, Stage]
     sequences: Mapping[Modality, Quantized]
-    size: int  # bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(coded.size for coded in self.sequences.values())
+
+    @property
+    def stage(self) -> Stage | None:
+        """The one stage of all sequences; None where a scene's devices sent different ones."""
+        found = set(self.stages.values())
+        return found.pop() if len(found) == 1 else None
 
     @classmethod
     def read(cls, stage: Stage, window: PacketWindow, stem: Stem) -> CodedWindow:
         """Check a stranger's window against the stem; raises ValueError where its shapes do not fit."""
-        sequences, size = {}, 0
+        sequences = {}
         for modality, fields in window.sequences.items():
             coded = Quantized.from_fields(fields)
             if coded.steps_count > MAX_STEPS:
@@ -45,18 +55,15 @@ class CodedWindow:
             _check_width(modality, stage, coded.channels, stem)
             if coded.steps_count:
                 sequences[modality] = coded
-                size += coded.size
         if not sequences:
             raise ValueError("a window without a single step")
-        return cls(stage, sequences, size)
+        return cls(dict.fromkeys(sequences, stage), sequences)
 
     def without(self, modalities: Iterable[Modality]) -> CodedWindow:
         """The same without some of its sequences."""
         left_out = set(modalities)
-        if not left_out:
-            return self
         kept = {m: coded for m, coded in self.sequences.items() if m not in left_out}
-        return CodedWindow(self.stage, kept, sum(coded.size for coded in kept.values()))
+        return CodedWindow({m: self.stages[m] for m in kept}, kept)
 
     def steps(self, modality: Modality) -> int:
         """T of one modality, 0 where the window lacks it."""
@@ -79,7 +86,7 @@ def embed(windows: Sequence[CodedWindow], stem: Stem) -> list[Embedded | str]:
     wrong: dict[int, str] = {}
     for modality in MODALITIES:
         present = [index for index, window in enumerate(windows) if modality in window.sequences]
-        alike = lambda index: (windows[index].stage, windows[index].steps(modality))  # noqa: B023, E731
+        alike = lambda index: (windows[index].stages[modality], windows[index].steps(modality))  # noqa: B023, E731
         for (stage, steps), group in groupby(sorted(present, key=alike), alike):
             members = list(group)
             values = dequantize(Quantized.side_by_side([windows[i].sequences[modality] for i in members]))

@@ -32,6 +32,11 @@ class DeviceRecord:
     def online(self) -> bool:
         return self.state == "online"
 
+    @property
+    def scene(self) -> str:
+        """What it watches together with other devices; empty where it is alone."""
+        return "" if self.profile is None else self.profile.scene
+
 
 class Devices:
     """The registry of one edge."""

@@ -19,7 +19,7 @@ from edge_gateway.devices import Devices
 from edge_gateway.distillation import Distillation, DistillationSettings
 from edge_gateway.forwarding import Forwarding, ForwardingSettings
 from edge_gateway.inference import Inference, InferenceSettings
-from edge_gateway.intake import Intake
+from edge_gateway.intake import Intake, SceneSettings
 from edge_gateway.labels import LabelledStore
 from edge_gateway.learning import Learning, LearningSettings
 from edge_gateway.replies import Replies
@@ -73,6 +73,7 @@ class EdgeSettings(BaseModel):
     learning: LearningSettings = LearningSettings()
     distillation: DistillationSettings = DistillationSettings()
     forwarding: ForwardingSettings = ForwardingSettings()
+    scenes: SceneSettings = SceneSettings()
     floors: dict[str, float] = {}  # quality beyond which a modality is left out, where not as in docs/sensing.md
 
     @field_validator("floors")
@@ -174,6 +175,7 @@ class Gateway:
             self.replies,
             bus.telemetry,
             {**DEFAULT_FLOORS, **settings.floors},
+            settings.scenes,
             self.inference.put,
             store.quarantine,
         )
@@ -213,6 +215,7 @@ class Gateway:
                 tasks.create_task(self._hear(subscription), name=f"{edge}:hear-{number}")
             taking = self.intake.run(packets, self.inference.until_room, self.settings.inference.max_batch_size)
             tasks.create_task(taking, name=f"{edge}:intake")
+            tasks.create_task(self.intake.keep_deadlines(), name=f"{edge}:scenes")
             tasks.create_task(self.inference.run_model(), name=f"{edge}:model")
             tasks.create_task(self.replies.send(), name=f"{edge}:answers")
             tasks.create_task(self.forwarding.run(), name=f"{edge}:forwarding")
@@ -246,6 +249,7 @@ class Gateway:
             _log.info("%s is %s", device, changed)
         if changed in ("offline", "stopped"):
             self.learning.device_gone(device)
+            self.intake.device_gone(device)
 
     async def _on_profile(self, device: str, payload: bytes) -> None:
         record = self.devices.get(device)

@@ -6,24 +6,49 @@ A bad packet is counted, quarantined and answered with a reason, never fatal.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from edge_gateway.answers import Answers, Recipient, Waiting
 from edge_gateway.coded import CodedWindow
 from edge_gateway.devices import Devices
 from edge_gateway.labels import LabelledStore
 from edge_gateway.replies import Replies
+from edge_gateway.scenes import Joined, Joiner
 from megace2_iot.bus import Delivery
 from megace2_iot.codec import DecodeError
-from megace2_iot.messages import FeaturePacket, PacketWindow, Prediction, Refusal
+from megace2_iot.features import Modality
+from megace2_iot.messages import FeaturePacket, PacketWindow, Prediction, Refusal, Stage
 from megace2_iot.quality import under_floor
+from megace2_iot.quantize import Quantized
 from megace2_iot.stem import Stem
 from megace2_iot.telemetry import Telemetry
 from megace2_iot.topics import Topics
 
 _log = logging.getLogger("megace2.intake")
+
+
+class SceneSettings(BaseModel):
+    """How windows of several devices that watch one scene are joined."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    slot: float = Field(4.0, gt=0)  # s between two windows of such a device: its [sense] window
+    deadline: float = Field(1.0, gt=0)  # s that the first window of a sample waits for the others
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Piece:
+    """One device's part of a sample."""
+
+    recipient: Recipient
+    stem: str
+    window: PacketWindow
+    masked: Mapping[Modality, str]
 
 
 class Intake:
@@ -40,12 +65,15 @@ class Intake:
         replies: Replies,
         telemetry: Telemetry,
         floors: Mapping[str, float],
+        scenes: SceneSettings,
         put: Callable[[Waiting], bool],
         quarantine: Callable[[str, bytes, str], None] | None = None,
     ) -> None:
         self._topics, self._devices, self._labels = topics, devices, labels
         self._answers, self._replies, self._telemetry = answers, replies, telemetry
         self._floors, self._put, self._quarantine = floors, put, quarantine
+        self._scenes: Joiner[_Piece, tuple[Stage, Quantized]] = Joiner(scenes.slot, scenes.deadline)
+        self._joining = asyncio.Event()
         self._stems: dict[str, Stem] = {}
         self._newest: tuple[str, int] | None = None
 
@@ -148,19 +176,62 @@ class Intake:
         if len(masked) == len(coded.sequences):
             self._answers.refuse(recipient, f"nothing of it is good enough: {'; '.join(masked.values())}")
             return
-        sample = Waiting((recipient,), stem, coded.without(masked), self._stems[stem], time.monotonic(), masked)
-        if self._send_on(sample):
-            recipient.device.windows += 1
-            self._telemetry.count("windows_received")
-            self._remember(recipient, window, sample)
+        piece = _Piece(recipient, stem, window, masked)
+        if scene := recipient.device.scene:
+            self._join(scene, piece, coded.without(masked))
+        else:
+            self._send_on([piece], coded.without(masked))
 
-    def _send_on(self, sample: Waiting) -> bool:
-        if self._put(sample):
-            return True
-        self._telemetry.count("windows_dropped", len(sample.recipients))
-        for recipient in sample.recipients:
-            recipient.device.dedup.forget(recipient.epoch, recipient.seq)
-        return False
+    # -- scenes -----------------------------------------------------------------------
+    def _join(self, scene: str, piece: _Piece, coded: CodedWindow) -> None:
+        members = [record.id for record in self._devices if record.online and record.scene == scene]
+        parts = {m: (coded.stages[m], sequence) for m, sequence in coded.sequences.items()}
+        name, device, now = f"{scene} {piece.stem}", piece.recipient.device.id, time.monotonic()
+        joined = self._scenes.put(name, device, piece, parts, piece.window.captured_at, now, members)
+        self._send_joined(joined)
+        self._joining.set()
+
+    def device_gone(self, device: str) -> None:
+        """It is not waited for any longer."""
+        self._send_joined(self._scenes.gone(device))
+
+    async def keep_deadlines(self) -> None:
+        """Send on what was waited for long enough, for ever."""
+        while True:
+            self._joining.clear()
+            deadline = self._scenes.next_deadline()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None if deadline is None else max(0.0, deadline - time.monotonic())):
+                    await self._joining.wait()
+            self._send_joined(self._scenes.due(time.monotonic()))
+
+    def _send_joined(self, leaving: Sequence[Joined[_Piece, tuple[Stage, Quantized]]]) -> None:
+        for joined in leaving:
+            stages = {m: stage for m, (stage, _) in joined.parts.items()}
+            coded = CodedWindow(stages, {m: sequence for m, (_, sequence) in joined.parts.items()})
+            self._send_on([piece for _, piece in joined.members], coded)
+        for how, count in self._scenes.counters.items():
+            self._telemetry.counters[f"scenes_{how}"] = count
+
+    # -- to the model -----------------------------------------------------------------
+    def _send_on(self, pieces: Sequence[_Piece], coded: CodedWindow) -> None:
+        """A sample, of one window or of a scene's, goes to the model; without room its devices send it again."""
+        stem, recipients = pieces[0].stem, tuple(piece.recipient for piece in pieces)
+        masked = {m: reason for piece in pieces for m, reason in piece.masked.items() if m not in coded.sequences}
+        if stem not in self._stems:  # given up while it waited for its scene
+            for recipient in recipients:
+                recipient.device.dedup.forget(recipient.epoch, recipient.seq)
+            return
+        sample = Waiting(recipients, stem, coded, self._stems[stem], time.monotonic(), masked)
+        if not self._put(sample):
+            self._telemetry.count("windows_dropped", len(recipients))
+            for recipient in recipients:
+                recipient.device.dedup.forget(recipient.epoch, recipient.seq)
+            return
+        for piece in pieces:
+            piece.recipient.device.windows += 1
+            self._telemetry.count("windows_received")
+            self._remember(piece.recipient, piece.window, sample)
 
     def _remember(self, recipient: Recipient, window: PacketWindow, sample: Waiting) -> None:
         """Keep it in case its label follows, or label it now."""

@@ -1,8 +1,9 @@
 """Words as vectors: from a GloVe file, or hashed from their letters where there is none.
 
 The hashed vectors need no download and are the same on every machine: a word is the sum of its n-grams of 3 to 5
-letters, with < and > at its ends, and of itself, each of which is 128 bytes of BLAKE2b read as numbers of mean 0 and
-variance 1; the sum is divided by the root of their number. Words that share letters are alike, meanings are not known.
+letters, with < and > at its ends, and of itself, each of which is bytes of BLAKE2b, 128 unless told otherwise, read as
+numbers of mean 0 and variance 1; the sum is divided by the root of their number. Words that share letters are alike,
+meanings are not known. A wider vector begins with the narrower one.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ Array = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int32]
 
 HASHED_DIM = 128
+DIGEST = 64  # bytes, the longest of BLAKE2b
 SHORTEST, LONGEST = 3, 5  # letters of an n-gram
 UNKNOWN = "<unk>"  # the word for words that are not in the file
 MAX_WORDS = 512  # of one utterance; MOSEI's longest has 310
@@ -76,10 +78,10 @@ def words_of(text: str) -> list[str]:
 class Hashed(Vectors):
     """Vectors from letters."""
 
-    dim = HASHED_DIM
     origin = "words are hashed from their letters: no vectors were given"
 
-    def __init__(self) -> None:
+    def __init__(self, dim: int = HASHED_DIM) -> None:
+        self.dim = dim
         self._row_of: dict[str, int] = {}
         self._table: list[Array] = []
 
@@ -88,28 +90,29 @@ class Hashed(Vectors):
         for word in words:
             if word not in self._row_of:
                 self._row_of[word] = len(self._table)
-                self._table.append(hashed(word))
+                self._table.append(hashed(word, self.dim))
         return np.array([self._row_of[word] for word in words], np.int32)
 
     def at(self, rows: Rows) -> Array:
-        """(T, 128)."""
+        """(T, D)."""
         return np.stack([self._table[row] for row in rows]) if len(rows) else np.zeros((0, self.dim), np.float32)
 
 
-def hashed(word: str) -> Array:
-    """The vector (128,) of one word."""
+def hashed(word: str, dim: int = HASHED_DIM) -> Array:
+    """The vector (dim,) of one word."""
     marked = f"<{word.replace(chr(39), '')}>"
     sizes = range(SHORTEST, min(LONGEST, len(marked) - 1) + 1)
     parts = [marked[i : i + n] for n in sizes for i in range(len(marked) - n + 1)]
-    rows = np.stack([_noise(part) for part in [marked, *parts]])
+    rows = np.stack([_noise(part, dim) for part in [marked, *parts]])
     total: Array = (rows.sum(axis=0) / np.sqrt(len(rows))).astype(np.float32)
     return total
 
 
-def _noise(part: str) -> npt.NDArray[np.float64]:
+def _noise(part: str, dim: int) -> npt.NDArray[np.float64]:
     data = part.encode()
-    half = [hashlib.blake2b(data, digest_size=HASHED_DIM // 2, person=person).digest() for person in (b"0", b"1")]
-    numbers = np.frombuffer(b"".join(half), np.uint8).astype(np.float64)
+    blocks = range(-(-dim // DIGEST))
+    drawn = b"".join(hashlib.blake2b(data, digest_size=DIGEST, person=b"%d" % block).digest() for block in blocks)
+    numbers = np.frombuffer(drawn, np.uint8, dim).astype(np.float64)
     return (numbers - 127.5) / 73.9  # uniform, of variance 1
 
 

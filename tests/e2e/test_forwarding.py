@@ -1,4 +1,4 @@
-"""Up the tiers: what an edge is not sure of the cloud answers, in time or not at all; and what is too poor is masked."""
+"""Up the tiers: what an edge is not sure of the cloud answers, in time or not at all; what is too poor is masked."""
 
 import contextlib
 from dataclasses import replace
