@@ -16,6 +16,7 @@ from benchmarks.rows import Row, machine, show
 
 NAMES = (
     "packet",
+    "compression",
     "aggregate",
     "federation",
     "model",

@@ -12,6 +12,13 @@ import json
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from device_agent.agent import DeviceSettings
+    from device_agent.fleet import ReplaySettings
+    from device_agent.sensing.device import Sensor
+    from megace2_iot.service import Settings
 
 
 def main() -> int:
@@ -31,6 +38,9 @@ def main() -> int:
         device = settings.section("device", DeviceSettings)
         broker = settings.section("broker", BrokerSettings)
         topics = settings.section("site", SiteSettings).topics()
+        if device.sources:
+            sensor = _sensor(settings, replay, device)
+            return run(lambda: sensor.run(topics, broker), device.id)
         played = shares(replay)
         _give_back()
     except Problem as problem:
@@ -39,6 +49,18 @@ def main() -> int:
     ids = device_ids(replay, device)
     name = ids[0] if len(ids) == 1 else f"{device.edge}/{len(ids)}"
     return run(lambda: run_fleet(replay, played, device, topics, broker), name)
+
+
+def _sensor(settings: Settings, replay: ReplaySettings, device: DeviceSettings) -> Sensor:
+    """What it senses with. Raises `Problem` where the extra is not installed."""
+    from megace2_iot.problems import Problem
+
+    try:
+        from device_agent.extraction.settings import SenseSettings
+        from device_agent.sensing.device import Sensor
+    except ModuleNotFoundError as error:
+        raise Problem(f"--source needs {error.name}: pip install 'megace2-iot[sense]'") from None
+    return Sensor(device, settings.section("sense", SenseSettings), replay)
 
 
 def _give_back() -> None:

@@ -51,6 +51,8 @@ class DeviceSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     id: str = Field("device-1", pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")
+    sources: tuple[str, ...] = ()  # what it senses with; none: it plays [replay]
+    print_answers: Literal["text", "json", "none"] = "none"
     edge: str = Field("edge-1", pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")
     state_dir: Path = Path("state/device")  # the outbox and the pulled blobs
     train: bool = True  # take part in rounds, where torch is installed
@@ -115,9 +117,15 @@ class Device:
         self._configured = asyncio.Event()
 
     async def run(
-        self, windows: AsyncIterator[Window], *, stay: bool = False, ready: Callable[[], None] | None = None
+        self,
+        windows: AsyncIterator[Window] | Callable[[Bus], AsyncIterator[Window]],
+        *,
+        stay: bool = False,
+        ready: Callable[[], None] | None = None,
     ) -> None:
-        """Stream `windows`; returns when all are answered, or with `stay` never. Raises `DeviceRefused`."""
+        """Stream `windows`, that may come over the device's own connection; returns when all are answered, or with
+        `stay` never. Raises `DeviceRefused`.
+        """
         outbox = Outbox.open(
             self.settings.state_dir / f"{self.settings.id}.outbox",
             max_packets=self.settings.outbox_packets,
@@ -130,7 +138,8 @@ class Device:
             async with connect(self._broker, self.settings.id, presence=presence, telemetry=self.telemetry) as bus:
                 self._puller = Puller(bus, self._blobs)
                 try:
-                    await self._serve(bus, outbox, windows, stay=stay, ready=ready)
+                    stream = windows(bus) if callable(windows) else windows
+                    await self._serve(bus, outbox, stream, stay=stay, ready=ready)
                 finally:
                     self._puller.close()
         finally:

@@ -27,6 +27,7 @@ LONGEST_CALM = 80.0  # s; doubled up to here whenever a descent is taken back wi
 REGRET = 3.0
 ARRIVALS = 30.0  # s over which arrivals are averaged
 MEMORY = 0.8  # of the older packets' weight in what is measured, a packet
+LEAST_ON_LINK = 0.1  # of a packet's seconds are taken to be its bytes', however long a round trip is said to be
 SMALLEST_CODED = 0.0022  # below this bound a channel does not fit codes of 8 bits and becomes float16
 SMALLEST_BOUND = 0.0025  # that a device chooses by itself
 CHEAP_LEVEL, THOROUGH_LEVEL = 1, 15  # of zstd
@@ -115,13 +116,16 @@ class Controller:
         """A window of `size` uncoded bytes was accepted."""
         self._arrivals.note(size, now)
 
-    def sent(self, choice: Choice, size: int, packet: int, *, coding: float, seconds: float) -> None:
+    def sent(
+        self, choice: Choice, size: int, packet: int, *, coding: float, seconds: float, round_trip: float = 0.0
+    ) -> None:
         """A packet of `packet` bytes, of windows of `size` uncoded bytes, took `coding` s to make and `seconds` s from
-        publishing to its acknowledgement.
+        publishing to its acknowledgement. `round_trip` s of these, where known, an empty one would have taken, too: no
+        rung shortens them.
         """
         if size <= 0 or packet <= 0:
             return
-        seconds = max(seconds, 1e-6)
+        seconds = max(seconds - round_trip, LEAST_ON_LINK * seconds, 1e-6)
         self._link.note(packet, seconds)
         place = min(RUNGS.index(choice.rung), SHED - 1)
         self._packed[place].note(packet, size * bits(choice.relative_bound, choice.thin))

@@ -65,7 +65,7 @@ class Outbox:
     """One device's outbox; one process at a time, one thread. Bounds: windows, bytes of records, age in s.
 
     Age is by `captured_at`, judged from the oldest seq on. `shed` counts what was dropped: `full` for want of room,
-    `expired` for its age, `damaged` where the disk changed a record's bytes.
+    `expired` for its age, `damaged` where the disk changed a record's bytes, `link` because it was too slow.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Outbox:
         self._unsent_from = 0  # every window before this seq was sent
         self._max_unanswered = 1  # as `due` was told last
         self._gone: set[int] = set()  # to be deleted: more than the newest only while the disk refuses
-        self._shed = {"full": 0, "expired": 0, "damaged": 0}
+        self._shed = {"full": 0, "expired": 0, "damaged": 0, "link": 0}
         self._count, self._bytes = opened.windows, opened.size
 
     @classmethod
@@ -231,6 +231,22 @@ class Outbox:
             return SOON
         waits = [sent.wait(now) for sent in self._sent.values()]
         return max(SOON, min(waits)) if waits else None
+
+    def backlog(self) -> tuple[int, float | None]:
+        """About how many bytes were never sent in this run, and when the oldest of them was captured (unix s)."""
+        with self._guarded():
+            (seq,) = self._unsent(1) or (None,)
+            if seq is None:
+                return 0, None
+            row = self._db.execute("SELECT captured_at FROM outbox WHERE seq = ?", (seq,)).fetchone()
+        return self._bytes * (self._count - len(self._sent)) // self._count, row[0]
+
+    def drop(self, seq: int) -> None:
+        """Shed one window on purpose: the link does not carry all."""
+        size = self._size_of(seq)
+        if size is not None:
+            with self._guarded():
+                self._delete([(seq, size)], "link")
 
     def reset_sent(self) -> None:
         """Everything unanswered is due again at once; it stays counted as under way."""

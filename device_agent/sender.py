@@ -9,6 +9,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from device_agent.answers import Answers, Listener, goes_up
+from device_agent.compression import RUNGS, Backlog, Choice, Controller
 from device_agent.local import LocalAnswer
 from device_agent.outbox import Due, Outbox, resend_delay
 from device_agent.windows import Window, from_record, to_packet_window, to_record
@@ -55,6 +56,7 @@ class Sender:
         self._outbox, self._share = outbox, share
         self._telemetry: Telemetry = bus.telemetry
         self._answers = Answers(self._telemetry, listener)
+        self._compression = Controller()
         self._flights: dict[int, _Flight] = {}
         self._wake = asyncio.Event()
         self._freed = asyncio.Event()
@@ -79,7 +81,9 @@ class Sender:
 
         With a `local` answer that will do it has its answer, and leaves at once.
         """
-        seq = self._outbox.accept(to_record(window), window.captured_at)
+        record = to_record(window)
+        seq = self._outbox.accept(record, window.captured_at)
+        self._compression.arrived(len(record), time.monotonic())
         self._telemetry.count("windows_accepted")
         config = self._config
         up = config is None or goes_up(config.answers, local, config, seq)
@@ -214,9 +218,15 @@ class Sender:
         opened = self._readable(due)
         if not opened:
             return True
+        choice = self._choose(config)
+        opened = [pair for pair in opened if self._is_kept(pair[0], choice)]
+        if not opened:
+            return True
         due = [item for item, _ in opened]
         live = len(due) == 1 and due[0].attempts == 0 and now - due[0].captured_at < LIVE_WITHIN
-        payload = self._packet([(item.seq, window) for item, window in opened], config, live=live)
+        began = time.monotonic()
+        payload = self._packet([(item.seq, window) for item, window in opened], config, choice, live=live)
+        coded = time.monotonic()
         self._outbox.mark_sent([item.seq for item in due], time.time(), resend_delay(due[0].attempts, self._p99()))
         try:
             await self._bus.publish(self._topics.device_up(self._device, "packet", self._edge), payload)
@@ -229,6 +239,13 @@ class Sender:
             for item in due:
                 self._outbox.answered(item.seq)
             return True
+        self._compression.sent(
+            choice,
+            sum(len(item.record) for item in due),
+            len(payload),
+            coding=coded - began,
+            seconds=time.monotonic() - coded,
+        )
         if config.rate > 0:
             self._next_at = time.monotonic() + len(due) / config.rate
         self._telemetry.count("windows_sent", len(due))
@@ -236,6 +253,19 @@ class Sender:
         self._telemetry.count("windows_resent", sum(item.attempts > 0 for item in due))
         self._telemetry.time("packet_bytes", len(payload))
         return True
+
+    def _choose(self, config: DeviceConfig) -> Choice:
+        size, oldest = self._outbox.backlog()
+        waited = 0.0 if oldest is None else max(0.0, time.time() - oldest)
+        return self._compression.choose(config.relative_bound, Backlog(size, waited), time.monotonic())
+
+    def _is_kept(self, item: Due, choice: Choice) -> bool:
+        """False for a window that is shed: the link does not carry all. What was sent before is sent again."""
+        if item.attempts or self._compression.keeps(choice):
+            return True
+        self._outbox.drop(item.seq)
+        self._freed.set()
+        return False
 
     def _readable(self, due: list[Due]) -> list[tuple[Due, Window]]:
         """What can be read, as far as it may share a packet: a recorded stream may change its stem midway."""
@@ -253,7 +283,7 @@ class Sender:
             opened.append((item, window))
         return opened
 
-    def _packet(self, opened: list[tuple[int, Window]], config: DeviceConfig, *, live: bool) -> bytes:
+    def _packet(self, opened: list[tuple[int, Window]], config: DeviceConfig, choice: Choice, *, live: bool) -> bytes:
         began = time.perf_counter()
         stem_id = opened[0][1].stem or (self._stem_id if config.stage == "embedded" else None)
         packet = FeaturePacket(
@@ -263,21 +293,22 @@ class Sender:
             stage="features" if stem_id is None else "embedded",
             stem=stem_id,
             replayed=not live,
-            windows=tuple(self._quantised(seq, window, config) for seq, window in opened),
+            windows=tuple(self._quantised(seq, window, config, choice) for seq, window in opened),
         )
-        payload = packet.encode()
+        payload = packet.encode(level=choice.zstd_level)
         generation = (time.perf_counter() - began) / len(opened)
         for seq, window in opened:
             self._flights[seq] = _Flight(window, time.time(), generation + window.extraction, live)
         return payload
 
-    def _quantised(self, seq: int, window: Window, config: DeviceConfig) -> PacketWindow:
+    def _quantised(self, seq: int, window: Window, config: DeviceConfig, choice: Choice) -> PacketWindow:
         return to_packet_window(
             window,
             seq,
             stem=self._stem if config.stage == "embedded" else None,
-            relative_bound=config.relative_bound,
+            relative_bound=choice.relative_bound,
             share_label=self.shares_label(window, seq),
+            factor=choice.thin,
         )
 
     def _p99(self) -> float:
@@ -288,3 +319,5 @@ class Sender:
         self._telemetry.gauge("outbox_windows", len(self._outbox))
         for name, count in self._outbox.shed.items():
             self._telemetry.counters[f"windows_shed_{name}"] = count
+        for rung in RUNGS:
+            self._telemetry.counters[f"packets_coded_{rung}"] = self._compression.counters[rung]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from device_agent.compression import thin
 from megace2_iot import codec
 from megace2_iot.features import Features, Modality
 from megace2_iot.messages import PacketWindow
@@ -71,6 +72,15 @@ def embed(window: Window, stem: Stem) -> dict[Modality, np.ndarray[Any, Any]]:
     return {m: stem.embed(m, features.values) for m, features in window.features.items()}
 
 
+def thinned(window: Window, factor: int) -> Window:
+    """The window with so many rows of sound and pictures averaged into one."""
+    kept = {
+        m: f if m == "text" else Features(thin(f.values, factor), f.rate / factor, f.start)
+        for m, f in window.features.items()
+    }
+    return replace(window, features=kept)
+
+
 def to_packet_window(
     window: Window,
     seq: int,
@@ -78,8 +88,14 @@ def to_packet_window(
     stem: Stem | None,
     relative_bound: float,
     share_label: bool,
+    factor: int = 1,
 ) -> PacketWindow:
-    """Embed (with a stem) and quantise one window."""
+    """Embed (with a stem) and quantise one window; `factor` rows of sound and pictures are averaged before.
+
+    Words are not averaged, and Z[0] of a recording is not: both would become something else.
+    """
+    if factor > 1 and window.stem is None:
+        window = thinned(window, factor)
     if stem is not None:
         arrays = embed(window, stem)
     else:

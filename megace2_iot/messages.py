@@ -35,8 +35,9 @@ class Message(BaseModel):
     kind: ClassVar[str]
     zstd_level: ClassVar[int] = 3
 
-    def encode(self) -> bytes:
-        return codec.encode(self.model_dump(), level=self.zstd_level)
+    def encode(self, *, level: int | None = None) -> bytes:
+        """Its envelope; `level` is zstd's, where not the kind's own."""
+        return codec.encode(self.model_dump(), level=self.zstd_level if level is None else level)
 
     @classmethod
     def decode(cls, data: bytes, *, limit: int = codec.DEFAULT_LIMIT) -> Self:

@@ -25,7 +25,7 @@ from megace2_iot.messages import Hardware
 from megace2_iot.problems import Problem
 from megace2_iot.topics import Topics
 
-SECTIONS = ("site", "broker", "device", "edge", "cloud", "replay")
+SECTIONS = ("site", "broker", "device", "edge", "cloud", "replay", "sense")
 DEFAULT_FILE = Path("megace2.toml")
 READY_FD = "MEGACE2_READY_FD"  # a parent passes a pipe here; one line is written when the tier is up
 CHILD = "MEGACE2_CHILD"  # set by a parent: end when standard input closes

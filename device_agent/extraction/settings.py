@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -25,4 +26,10 @@ class SenseSettings(BaseModel):
     vision_model: Path | None = None  # an ONNX model of pictures in place of the built-in descriptor
     vision_mean: tuple[float, float, float] | None = None  # of its input, RGB in 0..1; None: the model's metadata
     vision_std: tuple[float, float, float] | None = None
+    window: float = Field(4.0, ge=0.5, le=60)  # s; cut at multiples of it since 1970, on every device alike
+    cut: Literal["grid", "pause"] = "grid"  # or where nobody speaks
+    shortest: float = Field(1.0, gt=0)  # s, of a window that ends at a pause; the longest is `window`
+    pause: float = Field(0.5, gt=0)  # s without speech that end one
+    lateness: float = Field(0.5, ge=0, le=30)  # s that a window waits for a track that has not come
+    longest_clip: float = Field(10.0, ge=1, le=60)  # s; a longer clip becomes several windows, a shorter one is one
     vision_batch: int = Field(1, ge=1, le=32)  # pictures answered together, the first of them late by that many

@@ -24,6 +24,13 @@ def become_agent(config: Path | None, overrides: Overrides, defaults: Overrides 
 def command(
     id: Annotated[str | None, typer.Option("--id", help="This device's node id.")] = None,
     edge: Annotated[str | None, typer.Option(help="The edge that serves it.")] = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(help="clips:DIR, file:PATH, camera:DEV, mic:DEV, stdin, topic:TOPIC or synthetic; repeatable."),
+    ] = None,
+    scene: Annotated[str | None, typer.Option(help="What other devices sense too: samples are joined.")] = None,
+    answers: Annotated[str | None, typer.Option(help="edge, local, local_then_edge or confident_local.")] = None,
+    show: Annotated[str | None, typer.Option("--print", help="Answers as text, json or none.")] = None,
     replay: Annotated[str | None, typer.Option(help="Play a data set or a recording as its sensors.")] = None,
     split: Split = None,
     vectors: Vectors = None,
@@ -37,8 +44,18 @@ def command(
     broker: Broker = None,
     config: Config = None,
 ) -> None:
-    """Run one device: stream windows to its edge, take part in its rounds."""
-    device = {"id": id, "edge": edge, "train": train, "share_labels": share_labels, "state_dir": state_dir}
+    """Run one device: sense or replay, stream windows to its edge, take part in its rounds."""
+    device = {
+        "id": id,
+        "edge": edge,
+        "sources": source or None,
+        "scene": scene,
+        "answers": answers,
+        "print_answers": show or ("text" if source else None),
+        "train": train,
+        "share_labels": share_labels,
+        "state_dir": state_dir,
+    }
     played = {
         "source": replay,
         "devices": 1,

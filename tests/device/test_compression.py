@@ -158,6 +158,19 @@ def test_an_old_backlog_on_a_good_link_is_drained_not_shed() -> None:
     assert controller.keeps(choice)
 
 
+def test_a_long_way_is_not_a_narrow_one() -> None:
+    """Fewer bytes do not shorten a satellite's round trip: told of it, a device keeps its precision."""
+    rungs = []
+    for round_trip in (0.0, 0.9):
+        controller = Controller()
+        for second in range(20):
+            controller.arrived(RAW, second)
+            choice = controller.choose(BOUND, NOTHING, second)
+            controller.sent(choice, RAW, 20_000, coding=0.001, seconds=0.95, round_trip=round_trip)
+        rungs.append(choice.rung)
+    assert rungs == ["quarter", "finest"]
+
+
 def test_nothing_measured_is_no_pressure() -> None:
     """Before the first packet the finest rung is the best guess."""
     assert Controller().choose(BOUND, Backlog(10 * RAW, 50.0), 0.0).rung == "finest"

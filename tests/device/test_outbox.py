@@ -160,7 +160,7 @@ def test_full_may_drop_the_newest(path: Path, outbox: Outbox) -> None:
     outbox.accept(b"a", 0.0)
     with pytest.raises(OutboxFull, match="raise outbox_packets or outbox_bytes"):
         outbox.accept(b"b", 0.0)
-    assert (send(outbox, 0.0), dict(outbox.shed)) == ([1], {"full": 1, "expired": 0, "damaged": 0})
+    assert (send(outbox, 0.0), dict(outbox.shed)) == ([1], {"full": 1, "expired": 0, "damaged": 0, "link": 0})
     outbox.answered(1)
     assert outbox.accept(b"c", 0.0) == 2
     outbox.close()
@@ -391,3 +391,21 @@ def test_it_agrees_with_a_dict(tmp_path_factory: pytest.TempPathFactory, steps: 
         assert not outbox._gone
         assert (len(outbox), outbox._bytes) == (len(held), sum(map(len, held.values())))
     outbox.close()
+
+
+def test_the_backlog_is_what_was_never_sent(outbox: Outbox) -> None:
+    """Windows under way are no backlog; of the others the oldest says how long they have waited."""
+    assert outbox.backlog() == (0, None)
+    for at in (10.0, 11.0, 12.0):
+        outbox.accept(b"x" * 100, at)
+    outbox.mark_sent([1], 12.0, 5.0)
+    assert outbox.backlog() == (200, 11.0)
+
+
+def test_what_is_dropped_for_the_link_is_shed_and_counted(outbox: Outbox) -> None:
+    """It is not sent any more, and counts as shed on purpose; dropping what is gone does nothing."""
+    outbox.accept(b"a", 0.0)
+    outbox.accept(b"b", 0.0)
+    outbox.drop(1)
+    outbox.drop(1)
+    assert (send(outbox, 0.0), outbox.shed["link"], len(outbox)) == ([2], 1, 1)
