@@ -182,7 +182,8 @@ class Aligner:
     """
 
     def __init__(self, expected: Iterable[Modality], cut: Cut, lateness: float) -> None:
-        self._expected = tuple(m for m in MODALITIES if m in set(expected))
+        wanted = set(expected)
+        self._expected = tuple(m for m in MODALITIES if m in wanted)
         self._cut, self._lateness = cut, lateness
         self._tracks = {m: _Track(awaited=m in self._expected) for m in MODALITIES}
         self._floor = -math.inf  # s: the end of the last window

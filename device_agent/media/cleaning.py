@@ -17,8 +17,9 @@ Signature = tuple[str, str, int]
 
 HIGH_PASS = 70  # Hz: below the lowest voice, above hum and the rumble of a table
 # The noise is tracked, as its level is not known, with a residual floor low enough for a quiet microphone. Measured on
-# speech in white noise: signal-to-noise from 10 to 19 dB in quiet recordings (-50 dB), to 17 dB at -36 dB, and hardly
-# better in loud ones. Residual tracking (tr=1) gains more there, but took all but 6 dB of clean quiet speech away.
+# speech in white noise: signal-to-noise from 14 to 19 dB in quiet recordings (peaks at -26 dB), from 14 to 17 dB in
+# usual ones, and hardly better in loud ones. Residual tracking (tr=1) gains more there, but took all but 6 dB of clean
+# quiet speech away.
 NOISE_REDUCTION = "nr=12:nf=-50:tn=1:rf=-60"
 AFFTDN_DELAY = 0.025  # s that afftdn (FFmpeg 8) holds back without telling in its time stamps, at any rate
 PIECE = 0.1  # s of sound in a piece: few enough calls, and little delay of live sound
@@ -81,6 +82,8 @@ def _graph(made_for: Signature, reading: Reading, delay: int) -> Graph:
     graph.threads = 1
     source = graph.add_abuffer(format=sample_format, layout=layout, sample_rate=rate, time_base=Fraction(1, rate))
     steps = [
+        # of channels that nobody says the places of, as in large arrays of microphones, the first is as good as any
+        *([graph.add("pan", "mono|c0=c0")] if layout.endswith("channels") else []),
         # without rematrix_maxval two equal channels in float would add up to 1.41 of either
         graph.add("aresample", f"{reading.sound_rate}:rematrix_maxval=1.0"),
         graph.add("aformat", f"sample_fmts=fltp:channel_layouts=mono:sample_rates={reading.sound_rate}"),

@@ -19,9 +19,12 @@ from device_agent.extraction.onnx import OnnxExtractor
 from device_agent.extraction.quality import indicators
 from device_agent.extraction.rows import Extractor, Rows
 from device_agent.extraction.settings import SenseSettings
+from device_agent.extraction.text import TextExtractor
 from device_agent.media.chunks import Chunk, Picture, Sound
 from device_agent.media.reading import Reading
 from megace2_iot.features import Features, Modality
+
+BEHIND = 5.0  # s that one track of a file may be behind another: one that is further behind has ended
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,6 +62,12 @@ class Extraction:
             height=size[1],
         )
 
+    @property
+    def words_dropped(self) -> int:
+        """Words beyond what one chunk may hold, since the start."""
+        text = self.extractors.get("text")
+        return text.dropped if isinstance(text, TextExtractor) else 0
+
     def rates(self) -> dict[Modality, float]:
         """Nominal rows a second, of modalities that have a rate."""
         return {m: 1 / extractor.step for m, extractor in self.extractors.items() if extractor.step}
@@ -78,7 +87,7 @@ class Pipeline:
     ) -> None:
         """`expected` are the modalities that a window waits for; those of `clocks` may come."""
         self._extractors = {m: extraction.extractors[m] for m in clocks if m in extraction.extractors}
-        self._rates, self._clocks = extraction.rates(), clocks
+        self._rates, self._clocks, self._extraction = extraction.rates(), clocks, extraction
         self._aligner = Aligner((m for m in expected if m in self._extractors), cut, lateness)
         self._seconds: dict[str, float] = {}
 
@@ -92,16 +101,16 @@ class Pipeline:
         aligner = self._aligner
         late = {f"rows_late_{m}": count for m, count in aligner.late.items()}
         overflow = {f"rows_overflow_{m}": count for m, count in aligner.overflow.items()}
-        words = {"words_dropped": getattr(self._extractors.get("text"), "dropped", 0)}
+        words = {"words_dropped": self._extraction.words_dropped}
         return {**late, **overflow, **words, "pauses": aligner.pauses, "tracks_given_up": aligner.given_up}
 
     def push(self, chunk: Chunk, arrived: float | None = None) -> list[Sensed]:
-        """Take a chunk, that arrived at s on the reference clock; None for a clip's, which is read at any pace."""
+        """Take a chunk, that arrived at s on the reference clock; a clip's, read at any pace, comes when it begins."""
         modality = modality_of(chunk)
         extractor = self._extractors.get(modality)
         if extractor is None:
             return []
-        clock, now = self._clocks[modality], -np.inf if arrived is None else arrived
+        clock, now = self._clocks[modality], chunk.start if arrived is None else arrived
         end = chunk.start if isinstance(chunk, Picture) else chunk.end
         windows: list[Aligned] = []
         if clock.restarts(end):
@@ -172,7 +181,8 @@ def read_windows(
     """The windows of a clip that is read as fast as it can be: one where it is short, several where it is long."""
     cut = whole(extraction.settings.longest_clip, duration)
     clocks: dict[Modality, HostClock] = {m: FileClock() for m in extraction.extractors}
-    pipeline = Pipeline(extraction, cut, 0.0, expected=present, clocks=clocks)
+    tracks = set(present) - {"text"}  # words all come at the clip's beginning
+    pipeline = Pipeline(extraction, cut, BEHIND, expected=tracks, clocks=clocks)
     for chunk in chunks:
         yield from pipeline.push(chunk)
     yield from pipeline.finish()

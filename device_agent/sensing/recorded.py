@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from device_agent.media.chunks import Chunk, Losses, MediaError
@@ -42,13 +43,16 @@ class Recorded:
     group: str = ""
 
 
-def recorded_clips(spec: Spec, seed: int = 0) -> Iterable[Recorded]:
-    """The clips of a source. Raises `MediaError` where there are none."""
+Opener = Callable[[], Recorded]  # raises MediaError where the clip cannot be read
+
+
+def recorded_clips(spec: Spec, seed: int = 0) -> Iterable[Opener]:
+    """The clips of a source, to be opened when their turn comes. Raises `MediaError` where there are none."""
     if spec.kind == "synthetic":
         numbers = range(int(spec.argument)) if spec.argument else itertools.count()
-        return (_generated(seed, number) for number in numbers)
+        return (partial(_generated, seed, number) for number in numbers)
     clips = [clip_of(spec.argument)] if spec.kind == "file" else clips_in(Path(spec.argument))
-    return (of_clip(clip) for clip in clips)
+    return [partial(of_clip, clip) for clip in clips]
 
 
 def of_clip(clip: Clip) -> Recorded:
@@ -94,7 +98,7 @@ def sense(clip: Recorded, extraction: Extraction, losses: Losses) -> Iterator[Se
 
 
 async def play(
-    clips: Callable[[], Iterable[Recorded]],
+    clips: Callable[[], Iterable[Opener]],
     extraction: Extraction,
     telemetry: Telemetry,
     *,
@@ -105,32 +109,44 @@ async def play(
 
     A clip that cannot be read is counted (`clips_failed`) and said, and the next is played.
     """
-    account = Account(telemetry)
-    loop, due = asyncio.get_running_loop(), time.monotonic()
+    account, due = Account(telemetry), time.monotonic()
     with ThreadPoolExecutor(1, "sensing") as thread:
         while True:
             played = 0
-            for clip in await loop.run_in_executor(thread, lambda: iter(clips())):
-                began = due
+            for opener in await asyncio.get_running_loop().run_in_executor(thread, clips):
                 try:
-                    windows = iter(sense(clip, extraction, account.losses))
-                    if speed > 0 and clip.duration is not None:  # it is sensed once it is over, at the latest
-                        await _until(began + min(clip.duration, extraction.settings.longest_clip) / speed)
-                    while (sensed := await loop.run_in_executor(thread, next, windows, None)) is not None:
-                        over = began + sensed.end / speed if speed > 0 else time.monotonic()
-                        await _until(over)
-                        due = max(due, over)
+                    async for window in _play_one(opener, extraction, account, thread, due, speed):
+                        due = time.monotonic()
                         played += 1
-                        ago = max(0.0, time.monotonic() - over) if speed > 0 else 0.0
-                        captured_at = time.time() - ago
-                        yield account.window(sensed, captured_at, label=clip.label, truth=clip.truth, group=clip.group)
+                        yield window
                 except MediaError as error:
                     _log.warning("%s", error)
                     telemetry.count("clips_failed")
                 due += GAP / speed if speed > 0 else 0.0
-            account.tell_losses(account.losses.counts)
+            account.tell_losses({**account.losses.counts, "words_dropped": extraction.words_dropped})
             if not repeat or not played:
                 return
+
+
+async def _play_one(
+    opener: Opener,
+    extraction: Extraction,
+    account: Account,
+    thread: ThreadPoolExecutor,
+    begin: float,
+    speed: float,
+) -> AsyncIterator[Window]:
+    """The windows of one clip that begins at `begin` monotonic s, each when it is over; raises MediaError."""
+    loop = asyncio.get_running_loop()
+    clip = await loop.run_in_executor(thread, opener)
+    windows = sense(clip, extraction, account.losses)
+    if speed > 0 and clip.duration is not None:  # no row is made of what was not recorded yet
+        await _until(begin + min(clip.duration, extraction.settings.longest_clip) / speed)
+    while (sensed := await loop.run_in_executor(thread, next, windows, None)) is not None:
+        over = begin + sensed.end / speed if speed > 0 else time.monotonic()
+        await _until(over)
+        captured_at = time.time() - max(0.0, time.monotonic() - over)
+        yield account.window(sensed, captured_at, label=clip.label, truth=clip.truth, group=clip.group)
 
 
 async def _until(at: float) -> None:

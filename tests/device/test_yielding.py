@@ -68,7 +68,8 @@ async def test_the_process_keeps_within_its_bounds():
         "import os, json, device_agent.learner as l; l.keep_within(1 << 30, 1); os.nice(l.NICENESS)\n"
         "try: bytearray(2 << 30); more = True\n"
         "except MemoryError: more = False\n"
-        "print(json.dumps([len(os.sched_getaffinity(0)), os.sched_getscheduler(0) == os.SCHED_BATCH, more, os.nice(0)]))"
+        "batch = os.sched_getscheduler(0) == os.SCHED_BATCH\n"
+        "print(json.dumps([len(os.sched_getaffinity(0)), batch, more, os.nice(0)]))"
     )
     child = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
     printed, _ = await child.communicate()

@@ -24,7 +24,7 @@ from device_agent.media.reading import Reading
 
 @pytest.fixture(scope="module")
 def clips() -> list[GeneratedClip]:
-    return list(generated_clips(300, seed=1))
+    return list(generated_clips(200, seed=1))
 
 
 def meaning(clip: GeneratedClip) -> int:

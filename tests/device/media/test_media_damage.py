@@ -55,6 +55,24 @@ def test_a_corrupted_file_is_used_where_it_decodes(tmp_path: Path, suffix: str, 
     assert any(losses.counts.values())
 
 
+@pytest.mark.parametrize("suffix", ["mkv", "mp4", "mpg", "mov", "ts", "avi"])
+def test_any_damage_ends_in_chunks_or_a_sentence(tmp_path: Path, suffix: str) -> None:
+    """Also of headers and to most of the bytes: no other exception, no hours of pictures out of a broken rate."""
+    whole = np.frombuffer(write_film(tmp_path / f"film.{suffix}").read_bytes(), np.uint8)
+    for seed in range(12):
+        random = np.random.default_rng(seed)
+        data, hits = whole.copy(), int(random.integers(1, 300))
+        data[random.integers(0, len(data), hits)] = random.integers(0, 256, hits)
+        (tmp_path / f"bad.{suffix}").write_bytes(data[: random.integers(1, len(data))].tobytes())
+        try:
+            sounds, pictures, _ = read(tmp_path / f"bad.{suffix}")
+        except MediaError:
+            continue
+        assert in_order(sounds)
+        assert in_order(pictures)
+        assert len(pictures) < 1000
+
+
 def test_a_real_clip_survives_damage(data_folder: Path, tmp_path: Path) -> None:
     """MPEG-1 of 1990s tools and H.264 of telephones, with a hole in the middle."""
     for name in ("bbaf2n.mpg", "Oz06ZWiO20M_6.mp4"):

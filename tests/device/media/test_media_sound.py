@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import wave as wav
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,6 +92,17 @@ def test_noise_reduction_keeps_speech_and_takes_hiss(data_folder: Path, tmp_path
     assert ratio(quiet + hiss, "noisy", True) > ratio(quiet + hiss, "noisy", False) + 3
     clean = joined(sounds(write_sound(tmp_path / "clean.wav", quiet, 16_000, codec="pcm_f32le")))
     assert (clean**2).sum() > 0.8 * (quiet**2).sum()
+
+
+def test_an_array_of_microphones_is_one(tmp_path: Path) -> None:
+    """No layout has a name for 20 channels; the first of them is heard."""
+    wave = (32767 * tone(1, 16_000, 0.5, 0.8)).astype("<i2")
+    path = tmp_path / "array.wav"
+    with wav.open(str(path), "wb") as file:
+        file.setparams((20, 2, 16_000, len(wave), "NONE", ""))
+        file.writeframes(np.repeat(wave[:, None], 20, 1).tobytes())
+    first, last = heard(sounds(path))
+    assert (first, last) == (pytest.approx(0.5, abs=0.002), pytest.approx(0.8, abs=0.002))
 
 
 @pytest.mark.parametrize("codec", ["pcm_u8", "pcm_s16le", "pcm_s24le", "pcm_f32le"])
