@@ -17,6 +17,7 @@ from benchmarks.rows import Row, machine, show
 NAMES = (
     "packet",
     "compression",
+    "sensing",
     "aggregate",
     "federation",
     "model",

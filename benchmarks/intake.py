@@ -129,12 +129,10 @@ async def _intake(port: int, packets: Path, folder: Path, stem: Stem, *, publish
     with ThreadPoolExecutor(1) as thread:
         async with connect(settings, EDGE) as bus, load(port, "closed" if publish else "flood", packets) as process:
             out = bus if publish else Silent()
-            with serving(out, NoModel(), (STEM, stem), folder, thread) as inference:
+            with serving(out, NoModel(), (STEM, stem), folder, thread) as edge:
                 subscription = await bus.subscribe(TOPICS.devices_of(EDGE, "packet"), limit=512, patient=True)
                 await bus.wait_connected(5)
-                async with tasks(
-                    inference.intake(timed(subscription)), inference.run_model(), inference.replies.send()
-                ):
+                async with tasks(*edge.work(timed(subscription))):
                     begin(process)
                     while out.telemetry.counters["answers_answered"] < PACKETS:
                         await asyncio.sleep(0.002)

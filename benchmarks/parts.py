@@ -14,12 +14,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge_gateway.answers import Answers
 from edge_gateway.devices import Devices
+from edge_gateway.forwarding import Forwarding, ForwardingSettings
 from edge_gateway.inference import Inference, InferenceSettings
+from edge_gateway.intake import Intake, SceneSettings
 from edge_gateway.labels import LabelledStore
+from edge_gateway.replies import Replies
 from edge_gateway.scheduling import SchedulingSettings
 from megace2_iot.bus import Bus
 from megace2_iot.examples import Embedded
+from megace2_iot.quality import DEFAULT_FLOORS
 from megace2_iot.stem import Stem
 from megace2_iot.telemetry import Telemetry
 from megace2_iot.topics import Topics
@@ -54,15 +59,34 @@ class Silent:
         """Nothing."""
 
 
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """The parts of an edge that answer packets."""
+
+    intake: Intake
+    inference: Inference
+    replies: Replies
+
+    def work(self, packets: AsyncIterator[Any]) -> tuple[Coroutine[Any, Any, None], ...]:
+        """What must run for `packets` to be answered."""
+        taking = self.intake.run(packets, self.inference.until_room, InferenceSettings().max_batch_size)
+        return taking, self.inference.run_model(), self.replies.send()
+
+
 @contextlib.contextmanager
 def serving(bus: Bus | Silent, predictor: Any, stem: tuple[str, Stem], folder: Path, thread: ThreadPoolExecutor) -> Any:
     """An edge's serving path as the gateway builds it."""
     settings = InferenceSettings()
     devices = Devices(SchedulingSettings(), "", settings.remembered_answers)
     with contextlib.closing(LabelledStore(folder / "labelled.sqlite")) as labels:
-        inference = Inference(bus, TOPICS, EDGE, devices, labels, predictor, thread, settings)  # type: ignore[arg-type]
-        inference.use_stem(stem[0], stem[1], 1)
-        yield inference
+        some_bus: Any = bus
+        replies = Replies(some_bus, TOPICS, EDGE, 4 * settings.max_queued)
+        answers = Answers(replies, Forwarding(some_bus, TOPICS, EDGE, ForwardingSettings()), bus.telemetry)
+        inference = Inference(answers, predictor, thread, bus.telemetry, settings)
+        parts = devices, labels, answers, replies, bus.telemetry
+        intake = Intake(TOPICS, *parts, DEFAULT_FLOORS, SceneSettings(), inference.put)
+        intake.use_stem(stem[0], stem[1], 1)
+        yield Serving(intake, inference, replies)
 
 
 @contextlib.asynccontextmanager

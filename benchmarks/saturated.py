@@ -87,10 +87,10 @@ async def _saturate(timed: Timed, stem: Stem, thread: ThreadPoolExecutor) -> tup
             connect(BrokerSettings(url=broker.url), EDGE) as bus,
             load(broker.port, "closed", packets) as process,
         ):
-            with serving(bus, timed, (STEM, stem), folder, thread) as inference:
+            with serving(bus, timed, (STEM, stem), folder, thread) as edge:
                 subscription = await bus.subscribe(TOPICS.devices_of(EDGE, "packet"), limit=512, patient=True)
                 await bus.wait_connected(5)
-                async with tasks(inference.intake(subscription), inference.run_model(), inference.replies.send()):
+                async with tasks(*edge.work(subscription)):
                     begin(process)
                     await asyncio.sleep(WARM_UP)
                     before = timed.figures()

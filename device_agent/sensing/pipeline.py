@@ -24,6 +24,7 @@ from device_agent.media.chunks import Chunk, Picture, Sound
 from device_agent.media.reading import Reading
 from megace2_iot.features import Features, Modality
 
+PIECE = 1.0  # s of sound that a clip's rows are made of at a time
 BEHIND = 5.0  # s that one track of a file may be behind another: one that is further behind has ended
 
 
@@ -183,9 +184,37 @@ def read_windows(
     clocks: dict[Modality, HostClock] = {m: FileClock() for m in extraction.extractors}
     tracks = set(present) - {"text"}  # words all come at the clip's beginning
     pipeline = Pipeline(extraction, cut, BEHIND, expected=tracks, clocks=clocks)
-    for chunk in chunks:
+    for chunk in _longer(chunks):
         yield from pipeline.push(chunk)
     yield from pipeline.finish()
+
+
+def _longer(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+    """Pieces of sound that follow one another as one of up to `PIECE` s: a row of many costs a quarter."""
+    held: list[Sound] = []
+    for chunk in chunks:
+        if held and not _goes_with(chunk, held):
+            yield _joined(held)
+            held = []
+        if isinstance(chunk, Sound):
+            held.append(chunk)
+        else:
+            yield chunk
+    if held:
+        yield _joined(held)
+
+
+def _goes_with(chunk: Chunk, held: list[Sound]) -> bool:
+    """Whether a chunk follows what is held, or lets it wait for more: sound that ended is not held for ever."""
+    if isinstance(chunk, Sound):
+        return abs(chunk.start - held[-1].end) < 1e-3 and chunk.end - held[0].start <= PIECE
+    return chunk.start - held[0].start <= 2 * PIECE
+
+
+def _joined(parts: list[Sound]) -> Sound:
+    samples = np.concatenate([part.samples for part in parts])
+    clipped = float(np.average([part.clipped for part in parts], weights=[len(part.samples) for part in parts]))
+    return Sound(samples, parts[0].rate, parts[0].start, clipped)
 
 
 def live_clocks(modalities: Iterable[Modality]) -> dict[Modality, HostClock]:
