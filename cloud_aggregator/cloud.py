@@ -8,6 +8,7 @@ release and the scores come from the trainer, a child process.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections import deque
@@ -139,6 +140,7 @@ class Cloud:
             await self._first_release()
         row = self.store.family()
         assert row is not None
+        self._check_asked(row.config)
         self._scores.check(row.config)
         blob = self.store.blobs.view(self.store.latest(row.family).sha256)
         tensors, _ = decode_tensors(blob)
@@ -148,6 +150,17 @@ class Cloud:
         self._state = self._rebuilt()
         for waiting in self.store.pending():
             await self._fold(waiting, self.store.update_body(waiting.sha256))
+
+    def _check_asked(self, config: str) -> None:
+        """Raise `Problem` where another model is asked for than the store's: it would be ignored in silence."""
+        asked, held = self.settings.model, json.loads(config)
+        wanted = {name: getattr(asked, name) for name in ("preset", "dims") if name in asked.model_fields_set}
+        if asked.checkpoint or all(held.get(name) == value for name, value in wanted.items()):
+            return
+        raise Problem(
+            f"{self.settings.state_dir} holds a model {held['preset']} for {held['dims']}, asked for is {wanted}: leave "
+            "that out to go on with it, or choose another state_dir"
+        )
 
     async def _first_release(self) -> None:
         model = self.settings.model

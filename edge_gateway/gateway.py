@@ -29,6 +29,7 @@ from megace2_iot import __version__
 from megace2_iot.blobs import Holder, Puller, chunk_tag
 from megace2_iot.bus import BrokerSettings, Bus, Delivery, NotPublished, Presence, connect
 from megace2_iot.codec import DecodeError
+from megace2_iot.hardware import clock_id
 from megace2_iot.messages import (
     BlobRequest,
     CloudAnswer,
@@ -43,7 +44,7 @@ from megace2_iot.messages import (
 )
 from megace2_iot.problems import Problem
 from megace2_iot.quality import DEFAULT_FLOORS, unknown_floors
-from megace2_iot.service import clock_id, tell_health
+from megace2_iot.service import tell_health
 from megace2_iot.telemetry import Telemetry, prometheus
 from megace2_iot.topics import Topics
 from megace2_iot.workers import Worker, worker

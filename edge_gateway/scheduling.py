@@ -78,7 +78,7 @@ def plan(
         return Unservable(
             f"it sends {_listed(profile.dims)}, the model takes {_listed(takes)}: "
             f"{', '.join(wrong) or 'every modality'} cannot be served; start the device with matching features, or the "
-            "cloud with a model for them"
+            f"cloud with a model for them (megace2 cloud --dims {_typed(profile.dims)})"
         )
     stage = _stage(profile, needs, settings)
     if stage is None:
@@ -124,6 +124,10 @@ def _rate(profile: DeviceProfile, load: Load) -> float:
     while rate * RATE_STEP <= share:
         rate *= RATE_STEP
     return rate
+
+
+def _typed(dims: Mapping[Modality, int]) -> str:
+    return ",".join(f"{modality}={dims[modality]}" for modality in MODALITIES if modality in dims) or "..."
 
 
 def _listed(dims: Mapping[Modality, int]) -> str:

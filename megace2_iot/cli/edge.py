@@ -14,6 +14,9 @@ from megace2_iot.service import Settings, run, tell_ready
 def command(
     id: Annotated[str | None, typer.Option("--id", help="This edge's node id.")] = None,
     device: Annotated[str | None, typer.Option(help="Where the model runs: auto, cpu or cuda.")] = None,
+    answers: Annotated[
+        str | None, typer.Option(help="Who answers: edge, local, local_then_edge or confident_local.")
+    ] = None,
     state_dir: StateDir = None,
     broker: Broker = None,
     config: Config = None,
@@ -21,7 +24,8 @@ def command(
     """Run an edge: answer its devices, hold rounds with them, keep a personal adapter."""
     from edge_gateway.gateway import EdgeSettings, run_edge
 
-    edge = {"id": id, "device": device, "state_dir": state_dir}
+    scheduling = None if answers is None else {"answers": answers}
+    edge = {"id": id, "device": device, "state_dir": state_dir, "scheduling": scheduling}
     settings = Settings(config, merged(of_broker(broker), {"edge": edge}))
     topics, address = common(settings)
     chosen = settings.section("edge", EdgeSettings)
