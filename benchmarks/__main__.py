@@ -18,6 +18,7 @@ NAMES = (
     "packet",
     "compression",
     "sensing",
+    "endurance",
     "aggregate",
     "federation",
     "model",
