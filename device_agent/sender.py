@@ -245,6 +245,7 @@ class Sender:
             len(payload),
             coding=coded - began,
             seconds=time.monotonic() - coded,
+            round_trip=self._bus.round_trip,
         )
         if config.rate > 0:
             self._next_at = time.monotonic() + len(due) / config.rate

@@ -50,6 +50,7 @@ class Bus:
         self.settings, self.node = settings, node
         self.telemetry = telemetry or Telemetry()
         self.session = 0
+        self.round_trip = 0.0  # s of a small message to the broker and back, at the last connect; 0 where unknown
         self._bulk = asyncio.Semaphore(BULK_WINDOW)
         self._presence = presence
         self._protocol = settings.protocol
@@ -213,8 +214,9 @@ class Bus:
     async def _renew(self, connection: Connection) -> None:
         await connection.listen([(s.topic_filter, s.qos) for s in self._subscriptions])
         if self._presence:
-            birth = self._presence.payload("online", self.session)
+            birth, sent_at = self._presence.payload("online", self.session), time.monotonic()
             await connection.send(self._presence.topic, birth, qos=1, retain=True)
+            self.round_trip = time.monotonic() - sent_at
         for topic, payload in list(self._kept.items()):
             await connection.send(topic, payload, qos=1, retain=True)
         self._up_since = time.monotonic()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from megace2_iot.cli.options import Broker, Config, Json, common, merged, of_broker, passer_by
+from megace2_iot.quality import INDICATORS
 from megace2_iot.service import Settings, run
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def _row(node: Node) -> dict[str, Any]:
         "windows": counters["windows_answered"] or counters["windows_received"],
         "round": node.facts.get("round"),
         "gate": node.facts.get("gate"),
+        "answers": {t: n for t in ("device", "edge", "cloud") if (n := counters[f"answers_by_{t}"])},
+        "quality": {name: value for name, value in node.figures.gauges.items() if name in INDICATORS},
         "software": node.software,
     }
 
@@ -66,6 +69,9 @@ def _print(watch: Watch, as_json: bool, url: str) -> None:
 
     table = Table(title=f"{url}: {sum(row['state'] == 'online' for row in rows)} online")
     columns = ("tier", "id", "state", "version", "windows", "round", "gate")
+    for row in rows:
+        if set(row["answers"]) - {"edge"}:  # who else answered
+            row["windows"] = f"{row['windows']} (" + ", ".join(f"{n} {t}" for t, n in row["answers"].items()) + ")"
     for column in columns:
         table.add_column(column)
     for row in rows:
