@@ -1,11 +1,17 @@
 """The answer on the spot: an edge distils a local model, devices answer with it, and the edge corrects."""
 
 import asyncio
+import shutil
 
 import pytest
 from tiers import command, corpus, played, running, until
 
+from cloud_aggregator.store import Store
+from edge_gateway.store import EdgeStore
+from megace2_iot.blobs import digest
 from megace2_iot.messages import DeviceConfig, FeaturePacket, LocalModel, Prediction
+from megace2_iot.model.fusion import CrossModalTransformer, ModelConfig
+from megace2_iot.model.pocket import Likeness, graph_of, pocket, release_of
 
 QUIET = {"rounds": False, "adapters": False}
 SOON = {"min_windows": 16, "every": 0.0, "training": {"epochs": 2}}
@@ -45,34 +51,53 @@ async def test_a_local_model_is_distilled_released_and_answers(run_embedded, mak
         assert len({prediction.seq for prediction in ear.of(Prediction)}) == 36
 
 
-@pytest.mark.parametrize(("floor", "sent"), [(0.0, 0), (1.0, 8)])
-async def test_only_hard_windows_go_up(run_embedded, make_lab, floor, sent):
-    """By `confident_local` a window whose local answer is sure enough stays, every other is sent."""
+@pytest.fixture(scope="module")
+def kept(release_1, tmp_path_factory):
+    """An edge's folder that holds a local model of the last run, above the stem of release 1."""
+    folder = tmp_path_factory.mktemp("edges") / "edge-1"
+    with Store.open(release_1) as store:
+        family = store.family()
+    model = CrossModalTransformer.seeded(pocket(ModelConfig.from_json(family.config)), 1)
+    blob = release_of(model, graph_of(model), Likeness(0.9, 0.1, 10), (1.0, 0.0))
+    pointer = LocalModel(
+        family=model.family,
+        config=model.config.to_json(),
+        version=3,
+        sha256=digest(blob),
+        size=len(blob),
+        stem=family.stem,
+        stem_size=1,
+        teacher=1,
+        agreement=0.9,
+    )
+    EdgeStore(folder).keep_local(pointer, blob)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("policy", "floor", "sent"), [("confident_local", 0.0, 0), ("confident_local", 1.0, 8), ("local", 1.0, 0)]
+)
+async def test_only_hard_windows_go_up(run_embedded, make_lab, kept, policy, floor, sent):
+    """A local answer that is sure enough stays, by `local` every one; others go up. The last run's model serves."""
     answers = []
     async with run_embedded() as broker:
         lab = make_lab(broker.url)
-        scheduling = {"answers": "confident_local", "confidence_floor": floor, "audit": 0.0}
-        edge = lab.edge(learning=QUIET, scheduling=scheduling, distillation={**SOON, "min_windows": 17})
-        device = lab.device(listener=answers.append)
-        go_on = asyncio.Event()
+        shutil.copytree(kept, lab.folder / "edges" / "edge-1")
+        scheduling = {"answers": policy, "confidence_floor": floor, "audit": 0.0}
+        edge, device = lab.edge(learning=QUIET, scheduling=scheduling), lab.device(listener=answers.append)
 
         async def stream():
-            async for window in played(corpus(24)):
-                yield window
-            await go_on.wait()
+            await until(lambda: device.telemetry.counters["local_models_opened"])
             async for window in played(corpus(8)):
                 yield window
 
-        async with lab.listening() as ear, running(lab.cloud(), edge, device.run(stream(), stay=True)):
-            await until(lambda: device.telemetry.counters["local_models_opened"], 60)
-            before = sum(len(packet.windows) for packet in ear.of(FeaturePacket))
-            go_on.set()
-            total = len(corpus(24)) + len(corpus(8))
-            await until(lambda: len({answer.seq for answer in answers if answer.final}) == total)
-            await asyncio.sleep(0.1)
-            after = sum(len(packet.windows) for packet in ear.of(FeaturePacket))
-        assert after - before == sent
-        assert device.telemetry.counters["windows_kept"] == len(corpus(8)) - sent
+        async with lab.listening() as ear, running(lab.cloud(), edge):
+            await device.run(stream())
+            await until(lambda: sum(len(packet.windows) for packet in ear.of(FeaturePacket)) >= sent)
+        assert sum(len(packet.windows) for packet in ear.of(FeaturePacket)) == sent
+        assert device.telemetry.counters["windows_kept"] == 8 - sent
+        assert len({answer.seq for answer in answers if answer.final}) == 8
+        assert all(answer.version == 3 for answer in answers if answer.tier == "device")
 
 
 async def test_who_insists_on_local_answers_without_a_runtime_is_told(make_lab):
