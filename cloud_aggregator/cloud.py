@@ -31,7 +31,7 @@ from megace2_iot.bus import BrokerSettings, Bus, Delivery, Presence, connect
 from megace2_iot.codec import DecodeError
 from megace2_iot.datasets.splits import How
 from megace2_iot.deltas import decode_delta
-from megace2_iot.features import Modality
+from megace2_iot.features import MODALITIES, Modality
 from megace2_iot.messages import BlobRequest, Health, ModelPointer, UpdateOffer
 from megace2_iot.parameters import Layout, ModelUpdate
 from megace2_iot.problems import Problem
@@ -155,6 +155,8 @@ class Cloud:
         """Raise `Problem` where another model is asked for than the store's: it would be ignored in silence."""
         asked, held = self.settings.model, json.loads(config)
         wanted = {name: getattr(asked, name) for name in ("preset", "dims") if name in asked.model_fields_set}
+        if "dims" in wanted:  # a modality that is not named is 1 wide
+            wanted["dims"] = {**dict.fromkeys(MODALITIES, 1), **asked.dims}
         if asked.checkpoint or all(held.get(name) == value for name, value in wanted.items()):
             return
         raise Problem(
