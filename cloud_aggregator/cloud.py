@@ -160,8 +160,8 @@ class Cloud:
         if asked.checkpoint or all(held.get(name) == value for name, value in wanted.items()):
             return
         raise Problem(
-            f"{self.settings.state_dir} holds a model {held['preset']} for {held['dims']}, asked for is {wanted}: leave "
-            "that out to go on with it, or choose another state_dir"
+            f"{self.settings.state_dir} holds a model {held['preset']} for {held['dims']}, asked for is {wanted}: "
+            "leave that out to go on with it, or choose another state_dir"
         )
 
     async def _first_release(self) -> None:
