@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export ORT_DISABLE_TELEMETRY = 1
 
 .PHONY: demo test results bench lint format clean
 

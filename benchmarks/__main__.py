@@ -40,6 +40,7 @@ def main() -> int:
     chosen = parser.parse_args()
     if unknown := [name for name in chosen.names if name not in NAMES]:
         parser.error(f"no benchmark {unknown[0]!r}: choose of {', '.join(NAMES)}")
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as `megace2` does; no benchmark is imported yet
     console = Console(width=None if sys.stdout.isatty() else 150)
     facts = machine()

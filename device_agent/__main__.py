@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime reports its use to its makers otherwise
     from device_agent.agent import DeviceSettings
     from device_agent.fleet import ReplaySettings, device_ids, run_fleet, shares
     from megace2_iot.bus import BrokerSettings

@@ -22,6 +22,7 @@ from megace2_iot.blobs import BlobGone, BlobStore, Puller, chunk_tag
 from megace2_iot.bus import BrokerSettings, Bus, Delivery, Presence, connect
 from megace2_iot.codec import DecodeError
 from megace2_iot.features import Modality
+from megace2_iot.hardware import clock_id, hardware
 from megace2_iot.messages import (
     BlobRequest,
     DeviceConfig,
@@ -37,7 +38,7 @@ from megace2_iot.messages import (
     Verdict,
 )
 from megace2_iot.problems import Problem
-from megace2_iot.service import clock_id, hardware, tell_health
+from megace2_iot.service import tell_health
 from megace2_iot.stem import Stem
 from megace2_iot.telemetry import Telemetry
 from megace2_iot.tensors import decode_tensors
@@ -62,6 +63,7 @@ class DeviceSettings(BaseModel):
     outbox_packets: int = Field(100_000, ge=1)
     outbox_bytes: int = Field(512 << 20, ge=1 << 20)
     outbox_age: float = Field(7200.0, gt=0)  # s
+    noise: float = Field(0.0, ge=0)  # added to what is sent, as a part of each channel's deviation
     answers: Policy | None = None  # insist on who answers; by default the edge decides
     scene: str = Field("", pattern=r"^[a-z0-9_-]{0,32}$")  # what other devices watch too: samples are joined
     when_full: Literal["drop_oldest", "drop_newest"] = "drop_oldest"
@@ -157,7 +159,14 @@ class Device:
         id, edge = self.settings.id, self.settings.edge
         self._bus = bus
         self._sender = Sender(
-            bus, self.topics, id, edge, outbox, share=self.settings.share_labels, listener=self._listener
+            bus,
+            self.topics,
+            id,
+            edge,
+            outbox,
+            share=self.settings.share_labels,
+            noise=self.settings.noise,
+            listener=self._listener,
         )
         self._local = LocalAnswers(self._puller, self.topics, id, edge, self.telemetry)
         self._participant = None

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from device_agent.answers import Answers, Listener, goes_up
 from device_agent.compression import RUNGS, Backlog, Choice, Controller
 from device_agent.local import LocalAnswer
+from device_agent.noise import new_secret
 from device_agent.outbox import Due, Outbox, resend_delay
 from device_agent.windows import Window, from_record, to_packet_window, to_record
 from megace2_iot.bus import Bus, LinkLost, Refused
@@ -50,6 +51,7 @@ class Sender:
         outbox: Outbox,
         *,
         share: float,
+        noise: float = 0.0,
         listener: Listener | None = None,
     ) -> None:
         self._bus, self._topics, self._device, self._edge = bus, topics, device, edge
@@ -57,6 +59,7 @@ class Sender:
         self._telemetry: Telemetry = bus.telemetry
         self._answers = Answers(self._telemetry, listener)
         self._compression = Controller()
+        self._noise, self._secret = noise, new_secret()
         self._flights: dict[int, _Flight] = {}
         self._wake = asyncio.Event()
         self._freed = asyncio.Event()
@@ -310,6 +313,8 @@ class Sender:
             relative_bound=choice.relative_bound,
             share_label=self.shares_label(window, seq),
             factor=choice.thin,
+            noise=self._noise,
+            secret=self._secret,
         )
 
     def _p99(self) -> float:

@@ -1,23 +1,11 @@
-"""How warm the machine is, and when training waits for that."""
+"""When training waits because the machine is too warm."""
 
 from __future__ import annotations
 
-from contextlib import suppress
-from pathlib import Path
+from megace2_iot.hardware import temperature
 
-ZONES = Path("/sys/class/thermal")
+__all__ = ["COOLER", "held_off", "temperature"]
 COOLER = 5.0  # K below the limit before training goes on, so that it does not start and stop all the time
-
-
-def temperature(zones: Path = ZONES) -> float | None:
-    """The warmest zone in degrees Celsius; None where the system reports none."""
-    found = []
-    for zone in sorted(zones.glob("thermal_zone*")):
-        with suppress(OSError, ValueError):
-            if "pmic" in (zone / "type").read_text().lower():  # Jetson's reports a constant
-                continue
-            found.append(int((zone / "temp").read_text()) / 1000.0)
-    return max(found, default=None)
 
 
 def held_off(held: bool, warmth: float | None, limit: float) -> bool:

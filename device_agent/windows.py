@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from device_agent.compression import thin
+from device_agent.noise import noisy
 from megace2_iot import codec
 from megace2_iot.features import Features, Modality
 from megace2_iot.messages import PacketWindow
@@ -89,10 +90,13 @@ def to_packet_window(
     relative_bound: float,
     share_label: bool,
     factor: int = 1,
+    noise: float = 0.0,
+    secret: bytes = b"",
 ) -> PacketWindow:
     """Embed (with a stem) and quantise one window; `factor` rows of sound and pictures are averaged before.
 
-    Words are not averaged, and Z[0] of a recording is not: both would become something else.
+    Words are not averaged, and Z[0] of a recording is not: both would become something else. `noise` and `secret` as
+    `noise.noisy` takes them.
     """
     if factor > 1 and window.stem is None:
         window = thinned(window, factor)
@@ -100,6 +104,7 @@ def to_packet_window(
         arrays = embed(window, stem)
     else:
         arrays = {m: features.values for m, features in window.features.items()}
+    arrays = noisy(arrays, noise, secret, seq)
     return PacketWindow(
         seq=seq,
         captured_at=window.captured_at,

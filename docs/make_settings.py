@@ -41,7 +41,8 @@ READ_BY = {
     "device": "Read by `megace2 device` and `megace2 replay`; with several devices in a process each gets these.",
     "replay": "Read by `megace2 device` and `megace2 replay`: what is played, and by how many devices; "
     "`megace2 replay` begins with 4.",
-    "sense": "Read by `megace2 device --source` and `megace2 sense`: how features are made; see [sensing.md](sensing.md).",
+    "sense": "Read by `megace2 device --source` and `megace2 sense`: how features are made; see "
+    "[sensing.md](sensing.md).",
     "edge": "Read by `megace2 edge`.",
     "cloud": "Read by `megace2 cloud`.",
 }
@@ -62,6 +63,10 @@ MEANING = {  # setting: unit, meaning
     "device.sources": ("", "what it senses with, each as `--source` takes it; none: it plays `[replay]`"),
     "device.print_answers": ("", "each answer as a line on standard output, for people or for programs"),
     "device.answers": ("", "insist on who answers; none: as the edge says"),
+    "device.noise": (
+        "part",
+        "Gaussian noise of this part of each channel's deviation, added to what is sent; see [privacy.md](privacy.md)",
+    ),
     "device.scene": ("", "what other devices sense too: their windows and these become one sample at the edge"),
     "device.training.memory": ("bytes", "of data of the training process at most"),
     "device.training.cores": ("cores", "that it may use, the last ones"),

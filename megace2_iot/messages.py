@@ -71,6 +71,9 @@ class Hardware(BaseModel):
     memory: int = 0  # bytes
     accelerator: str = ""  # "cuda:NVIDIA ..." or empty
     clock: str = ""  # names the machine's clock: equal on two nodes means their times can be subtracted
+    cameras: tuple[str, ...] = ()  # for people: "video0: HD Pro Webcam C920"
+    microphones: tuple[str, ...] = ()  # "hw:1,0: USB Audio"
+    temperature: float | None = Field(None, allow_inf_nan=False)  # degrees Celsius of the warmest zone, at the birth
 
 
 class DeviceProfile(Message):

@@ -8,11 +8,10 @@ import difflib
 import json
 import logging
 import os
-import platform
 import signal
+import socket
 import sys
 import threading
-import time
 import tomllib
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
@@ -21,7 +20,6 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from megace2_iot.bus import Bus, NotPublished
-from megace2_iot.messages import Hardware
 from megace2_iot.problems import Problem
 from megace2_iot.topics import Topics
 
@@ -151,11 +149,32 @@ def start_log(node: str, level: str = "") -> None:
 
 
 def tell_ready() -> None:
-    """Tell the parent, if there is one, that this tier is up."""
+    """Tell the parent, if there is one, and systemd, if it waits, that this tier is up."""
+    notify("READY=1")
     if fd := os.environ.pop(READY_FD, ""):
         with contextlib.suppress(OSError):
             os.write(int(fd), b"ready\n")
             os.close(int(fd))
+
+
+def notify(state: str) -> None:
+    """Tell systemd, where it asked for it (Type=notify), as sd_notify(3) does; without it do nothing."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sending:
+        sending.settimeout(1.0)  # s: a supervisor that hangs must not stop us
+        sending.connect(address.replace("@", "\0", 1) if address[0] == "@" else address)  # an abstract name
+        sending.send(state.encode())
+
+
+async def feed_watchdog() -> None:
+    """Tell systemd twice in each WATCHDOG_USEC that the event loop turns; returns where none watches."""
+    watched = os.environ.get("WATCHDOG_PID", "") in ("", str(os.getpid()))
+    limit = os.environ.get("WATCHDOG_USEC", "") if watched else ""
+    while limit.isdecimal() and int(limit):
+        notify("WATCHDOG=1")
+        await asyncio.sleep(int(limit) / 2e6)
 
 
 def run(main: Callable[[], Awaitable[object]], node: str) -> int:
@@ -178,11 +197,15 @@ async def _until_stopped(main: Callable[[], Awaitable[object]]) -> None:
         loop.add_signal_handler(number, task.cancel)
     if os.environ.get(CHILD):
         _end_with_parent(loop, task)
+    watchdog = asyncio.create_task(feed_watchdog(), name="watchdog")
     try:
         await task
     except asyncio.CancelledError:
         if not task.cancelled():
             raise
+    finally:
+        notify("STOPPING=1")
+        watchdog.cancel()
 
 
 def _end_with_parent(loop: asyncio.AbstractEventLoop, task: asyncio.Future[object]) -> None:
@@ -226,26 +249,3 @@ async def tell_health(bus: Bus, topic: str, health: Callable[[], bytes], interva
         with contextlib.suppress(NotPublished, TimeoutError):
             async with asyncio.timeout(1):
                 await bus.publish(topic, health(), retain=True)
-
-
-# -- what this machine is -------------------------------------------------------------
-def clock_id() -> str:
-    """Names this machine's clock until it restarts: times of two nodes with one name can be subtracted."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return f"{platform.node()}-{int(time.time() - time.monotonic())}"
-
-
-def hardware(accelerator: str = "") -> Hardware:
-    """This machine's profile; works where a reading is not to be had."""
-    memory = 0
-    with contextlib.suppress(OSError, ValueError):
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    model = Path("/proc/device-tree/model")
-    machine = platform.machine()
-    with contextlib.suppress(OSError):
-        machine = model.read_text().strip("\x00\n ") or machine
-    return Hardware(
-        machine=machine, cores=os.cpu_count() or 0, memory=memory, accelerator=accelerator, clock=clock_id()
-    )

@@ -14,6 +14,7 @@ def main() -> None:
     """Entry point of `megace2`."""
     # numpy's products are small here: more threads only spin, on the cores that the model needs; torch has its own
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # from 1.29 on ONNX Runtime reports its use to its makers
     try:
         from megace2_iot.cli.app import app
 

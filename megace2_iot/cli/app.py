@@ -11,6 +11,7 @@ from megace2_iot.cli import (
     data,
     demo,
     device,
+    doctor,
     edge,
     evaluate,
     experiment,
@@ -19,6 +20,7 @@ from megace2_iot.cli import (
     label,
     record,
     replay,
+    sense,
     status,
     train,
 )
@@ -30,7 +32,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (demo, broker, cloud, edge, device, replay, record, label, status, train, evaluate, experiment):
+for module in (
+    demo,
+    broker,
+    cloud,
+    edge,
+    device,
+    replay,
+    sense,
+    record,
+    label,
+    status,
+    doctor,
+    train,
+    evaluate,
+    experiment,
+):
     app.command(module.__name__.rsplit(".", 1)[-1])(module.command)
 app.add_typer(data.app, name="data")
 app.add_typer(import_.app, name="import")

@@ -1,0 +1,1 @@
+"""What `megace2 doctor` looks at: software, sensors, and what surrounds a tier."""
