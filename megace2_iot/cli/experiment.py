@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,7 +21,7 @@ from megace2_iot.problems import Problem
 if TYPE_CHECKING:
     from megace2_iot.cli.experiments.request import Request
 
-OF_DATA = tuple(name for name in NAMES if name != "table5")
+OF_DATA = tuple(name for name in NAMES if name not in ("table3", "table5"))
 
 
 def command(
@@ -61,14 +62,41 @@ def command(
         str, typer.Option(help="official, random (70/10/20 by sample), speaker, or time (within each video).")
     ] = "official",
     vectors: Vectors = None,
+    rates: Annotated[
+        str, typer.Option(help="table3: Mbit/s of the link; default 1,5,20,100.", show_default=False)
+    ] = "",
+    users: Annotated[
+        str, typer.Option(help="table3: users of the link at once; default 1,10,50.", show_default=False)
+    ] = "",
+    clips: Annotated[
+        Path | None,
+        typer.Option(
+            help="table3: folder of raw clips; default $MEGACE2_DATA's, else built-in ones.", show_default=False
+        ),
+    ] = None,
+    delay: Annotated[float, typer.Option(min=0, max=2000, help="table3: ms of the link, one way.")] = 10.0,
+    cloud_delay: Annotated[
+        float, typer.Option(min=0, max=2000, help="table3: ms more, one way, to the cloud that does everything.")
+    ] = 0.0,
+    cloud_cores: Annotated[
+        int, typer.Option(min=0, max=1024, help="table3: cores of that cloud's own; 0: this machine's are shared.")
+    ] = 0,
     as_json: Json = False,
 ) -> None:
     """Run an experiment of the paper, or all; Ctrl-C reports what is there, and the same command goes on."""
     if name not in (*NAMES, "all", "page"):
         raise Problem(f"no experiment {name!r}: choose one of {', '.join(NAMES)}, all or page")
-    from megace2_iot.cli.experiments.request import Request
+    from megace2_iot.cli.experiments.request import Link, Request
 
     try:
+        link = Link(
+            rates=tuple(_numbers("--rates", rates)),
+            users=tuple(int(count) for count in _numbers("--users", users)),
+            clips=clips,
+            delay=delay / 1000,
+            cloud_delay=cloud_delay / 1000,
+            cloud_cores=cloud_cores,
+        )
         request = Request(
             out=out,
             seeds=seeds or (1 if quick else 3),
@@ -82,6 +110,7 @@ def command(
             split=split,
             vectors=vectors,
             show=show,
+            link=link,
             command=shlex.join(["megace2", *(word for word in sys.argv[1:] if word != "--show")]),
         )
     except ValueError as error:
@@ -95,6 +124,14 @@ def command(
         print(json.dumps(found if name == "all" else one))
     if failed:
         raise Problem("; ".join(f"{of}: {why}" for of, why in failed.items()))
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    """A list such as 1,5,20. Raises ValueError for anything else."""
+    try:
+        return [float(part) for part in text.split(",")] if text else []
+    except ValueError:
+        raise ValueError(f"{option} {text}: give numbers with commas between, as in 1,5,20") from None
 
 
 def _data_of(chosen: Sequence[str], given: Sequence[str]) -> list[str]:
@@ -124,7 +161,7 @@ def _run(requests: Sequence[Request], names: Sequence[str], quiet: bool) -> tupl
     found, failed = list[dict[str, Any]](), dict[str, str]()
     for name, request in zip(names, requests, strict=True):
         try:
-            report = importlib.import_module(f"megace2_iot.cli.experiments.{name}").run(request)
+            report = _module_of(name).run(request)
         except Problem as problem:
             if len(names) == 1:
                 raise
@@ -139,6 +176,14 @@ def _run(requests: Sequence[Request], names: Sequence[str], quiet: bool) -> tupl
         if report.interrupted:
             break
     return found, failed
+
+
+def _module_of(name: str) -> ModuleType:
+    """An experiment's module; raises `Problem` where what it needs is not installed."""
+    try:
+        return importlib.import_module(f"megace2_iot.cli.experiments.{name}")
+    except ModuleNotFoundError as error:
+        raise Problem(f"{name} needs {error.name}: pip install 'megace2-iot[all]'") from None
 
 
 def _write_page(path: Path, out: Path, failed: dict[str, str], *, quiet: bool) -> None:

@@ -5,4 +5,4 @@ A new one is a module here and its name in `NAMES`.
 
 from __future__ import annotations
 
-NAMES = ("table1", "table2", "table4", "table5", "figure3", "personalisation")
+NAMES = ("table1", "table2", "table3", "table4", "table5", "figure3", "personalisation", "privacy")

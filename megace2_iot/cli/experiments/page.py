@@ -101,17 +101,23 @@ def show(cell: Any) -> str:
 
 
 def _section(report: Record, links: _Links, pictures: Path) -> list[str]:
-    columns = report["columns"]
-    heads = [links.footnoted(column, report["readings"].get(column, ())) for column in columns]
     lines = [QUICK, ""] if report["quick"] and report["runs_wanted"] else []
     if report["runs"] < report["runs_wanted"]:
         lines += [f"**Not complete**: {_runs(report)} runs are finished.", ""]
-    lines += ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(columns) - 1)]
-    lines += ["| " + " | ".join(show(row.get(column)) for column in columns) + " |" for row in report["rows"]]
+    lines += _table(report, links, report["readings"])
+    for part in report.get("more", ()):
+        lines += ["", f"{part['title']}:", "", *_table(part, links, report["readings"])]
     for picture in report["pictures"]:
         lines += ["", f"![{report['title']}]({links.to(pictures / picture)})"]
     lines += ["", *(f"- {links.linked(note)}" for note in report["notes"])]
     return [*lines, "", _how(report)]
+
+
+def _table(part: Record, links: _Links, readings: Mapping[str, Sequence[int]]) -> list[str]:
+    columns = part["columns"]
+    heads = [links.footnoted(column, readings.get(column, ())) for column in columns]
+    lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(columns) - 1)]
+    return lines + ["| " + " | ".join(show(row.get(column)) for column in columns) + " |" for row in part["rows"]]
 
 
 def _how(report: Record) -> str:

@@ -26,6 +26,10 @@ def draw(report: Record, folder: Path) -> list[str]:
             figure = _curves(report["curves"], report["panels"])
         elif "dots" in report:
             figure = _dots(report["rows"], report["columns"][0], report["dots"])
+        elif "noise" in report:
+            from megace2_iot.cli.experiments.exposure import drawing  # needs more than the others: av
+
+            figure = drawing.figure(report["noise"])
         else:
             return []
         if figure is None:

@@ -28,6 +28,18 @@ PIPED = 150  # columns where there is no terminal
 Cell = str | float | tuple[float, float] | None
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A further table of a report."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Mapping[str, Cell]]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"title": self.title, "columns": list(self.columns), "rows": [dict(row) for row in self.rows]}
+
+
 @dataclass(slots=True)
 class Report:
     """One experiment's outcome; `rows` are its table, a mean with its deviation where a cell is a pair.
@@ -46,6 +58,7 @@ class Report:
     readings: Mapping[str, Sequence[int]] = field(default_factory=dict)
     interrupted: bool = False
     details: Mapping[str, Any] = field(default_factory=dict)
+    more: Sequence[Part] = ()
 
     @classmethod
     def of_runs(
@@ -106,6 +119,7 @@ class Report:
             "settings": self.request.settings(),
             "columns": list(self.columns),
             "rows": [dict(row) for row in self.rows],
+            "more": [part.to_json() for part in self.more],
             "notes": list(self.notes),
             "readings": {column: list(numbers) for column, numbers in self.readings.items()},
             "pictures": [],
@@ -128,19 +142,25 @@ class Report:
     def print(self, folder: Path) -> None:
         """The table on a terminal, as many columns as it has room for."""
         console = Console(width=None if sys.stdout.isatty() else PIPED)
-        cells = {column: [page.show(row.get(column)) for row in self.rows] for column in self.columns}
-        fitting = _fitting(cells, console.width)
-        table = Table(title=self.title, title_justify="left")
-        for number, column in enumerate(fitting):
-            table.add_column(column, justify="right" if number else "left", min_width=_width(column, cells[column]))
-        for row in zip(*(cells[column] for column in fitting), strict=True):
-            table.add_row(*row)
-        console.print(table)
-        if missing := [column for column in self.columns if column not in fitting]:
-            console.print(f"No room here for: {', '.join(missing)}.", style="dim", highlight=False)
+        for part in (Part(self.title, self.columns, self.rows), *self.more):
+            _print(part, console)
         for note in self.notes:
             console.print(note, style="dim", highlight=False, markup=False)
         console.print(f"All of it: {folder}/{self.name}.md, {self.name}.json", soft_wrap=True)
+
+
+def _print(part: Part, console: Console) -> None:
+    """One table, as many columns as there is room for."""
+    cells = {column: [page.show(row.get(column)) for row in part.rows] for column in part.columns}
+    fitting = _fitting(cells, console.width)
+    table = Table(title=part.title, title_justify="left")
+    for number, column in enumerate(fitting):
+        table.add_column(column, justify="right" if number else "left", min_width=_width(column, cells[column]))
+    for row in zip(*(cells[column] for column in fitting), strict=True):
+        table.add_row(*row)
+    console.print(table)
+    if missing := [column for column in part.columns if column not in fitting]:
+        console.print(f"No room here for: {', '.join(missing)}.", style="dim", highlight=False)
 
 
 def on(title: str, name: str, dims: Mapping[Modality, int]) -> str:

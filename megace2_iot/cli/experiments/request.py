@@ -11,6 +11,9 @@ from megace2_iot.cli.experiments.fleet import FleetSettings
 from megace2_iot.datasets.splits import WAYS
 
 SPLITS = (*WAYS, "time")
+RATES, USERS = (1.0, 5.0, 20.0, 100.0), (1, 10, 50)  # Mbit/s and users of table 3
+MOST_USERS = 200  # of one process, each with a connection and a thread of its own
+QUICK_RATES, QUICK_USERS = (5.0, 20.0), (1, 10)
 
 # of a round, by preset; smooth L1 as in the demo: under L1 a base wanders between the opinions of raters
 TRAINING: dict[str, dict[str, float | int | str]] = {
@@ -36,6 +39,24 @@ FULL = Scale(edges=3, devices=4, samples=50, seconds=300.0, every=5.0, central_r
 
 
 @dataclass(frozen=True, slots=True)
+class Link:
+    """What table 3 is asked for; empty are the rates and users of its size."""
+
+    rates: tuple[float, ...] = ()  # Mbit/s
+    users: tuple[int, ...] = ()
+    clips: Path | None = None
+    delay: float = 0.01  # s one way
+    cloud_delay: float = 0.0  # s one way more, to the cloud that does everything
+    cloud_cores: int = 0  # processors of its own that extraction is replayed on there; 0: it runs on this machine's
+
+    def __post_init__(self) -> None:
+        if any(rate <= 0 for rate in self.rates):
+            raise ValueError("--rates: each is above 0 Mbit/s")
+        if any(not 1 <= users <= MOST_USERS for users in self.users):
+            raise ValueError(f"--users: each is from 1 to {MOST_USERS}")
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """What the command line says. `alpha` deals by label, Dirichlet(alpha); None deals whole sites and streams.
 
@@ -56,6 +77,7 @@ class Request:
     split: str = "official"
     vectors: Path | None = None
     show: bool = False  # run nothing: report what is finished
+    link: Link = Link()  # of table 3 alone
     command: str = ""
 
     def __post_init__(self) -> None:
