@@ -79,7 +79,7 @@ class Sensor:
             raise Problem(f"{settings.state_dir} cannot be used: {error.strerror}; choose another state_dir") from None
         async with contextlib.AsyncExitStack() as stack:
             learner = None
-            if settings.train and torch_is_installed():
+            if settings.train and recorded.has_labels(self.specs[0]) and torch_is_installed():
                 learner = await stack.enter_async_context(Learner(settings.training))
             told = printer(settings.print_answers)
             device = Device(settings, topics, broker, self.dims, blobs, learner, rate=self.rate, listener=told)

@@ -55,6 +55,13 @@ def recorded_clips(spec: Spec, seed: int = 0) -> Iterable[Opener]:
     return [partial(of_clip, clip) for clip in clips]
 
 
+def has_labels(spec: Spec) -> bool:
+    """Whether a source's clips may be learned from."""
+    if spec.kind == "clips":
+        return any(clip.score is not None for clip in clips_in(Path(spec.argument)))
+    return spec.kind == "synthetic"
+
+
 def of_clip(clip: Clip) -> Recorded:
     """A clip of files. Raises `MediaError` where they cannot be read."""
     found = [probe(path) for path in (clip.sound, clip.pictures) if path is not None]

@@ -37,6 +37,7 @@ def command(
     scale_of: ScaleOf = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the split, and of the built-in corpus.")] = None,
     speed: Annotated[float | None, typer.Option(help="Times the data's own clock.")] = None,
+    repeat: Annotated[bool | None, typer.Option("--repeat", help="Begin again at the end.")] = None,
     train: Annotated[bool | None, typer.Option("--train/--no-train", help="Take part in rounds.")] = None,
     share_labels: Annotated[float | None, typer.Option(help="Part of the labels that may leave the device.")] = None,
     stay: Annotated[bool | None, typer.Option("--stay", help="Stay online when the stream is over.")] = None,
@@ -64,6 +65,8 @@ def command(
         "scale_of": scale_of,
         "seed": seed,
         "speed": speed,
+        "repeat": repeat,
         "stay": stay,
     }
-    become_agent(config, merged(of_broker(broker), {"device": device, "replay": played}))
+    sensed = {"vectors": vectors if source else None}
+    become_agent(config, merged(of_broker(broker), {"device": device, "replay": played, "sense": sensed}))

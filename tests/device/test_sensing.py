@@ -126,6 +126,17 @@ async def test_a_damaged_clip_is_counted_and_the_next_is_played(tmp_path):
     assert telemetry.counters["clips_failed"] == 1
 
 
+@pytest.mark.parametrize("labels", ["clip,score\na,1.5\n", None])
+def test_only_labelled_clips_can_be_learned_from(tmp_path, labels):
+    """A device without labels takes no part in rounds: it would decline each of them."""
+    (tmp_path / "a.txt").write_text("it was good")
+    if labels:
+        (tmp_path / "labels.csv").write_text(labels)
+    assert recorded.has_labels(read_spec(f"clips:{tmp_path}")) is bool(labels)
+    assert recorded.has_labels(read_spec("synthetic"))
+    assert not recorded.has_labels(read_spec("camera"))
+
+
 async def test_a_clip_is_sensed_once_it_is_over():
     """At a speed, windows come as late as they would have been recorded, and are dated by when they ended."""
     clips = list(recorded.recorded_clips(read_spec("synthetic:2")))
