@@ -29,6 +29,7 @@ DROPS = (
     "windows_lost",
     "windows_shed_full",
     "windows_shed_expired",
+    "windows_shed_link",
     "bus_dropped",
     "answers_dropped",
     "packets_rejected",

@@ -8,18 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sensors import DIMS, cloud_for, sensor
 from tiers import command, free_port, process, running, until
 
-from device_agent.agent import DeviceSettings
-from device_agent.extraction.settings import SenseSettings
-from device_agent.fleet import ReplaySettings
-from device_agent.sensing.device import Sensor
 from megace2_iot.bus import connect
 from megace2_iot.messages import DeviceProfile, FeaturePacket, Prediction
 from megace2_iot.topics import Topics
 
 README = Path(__file__).parents[2] / "README.md"
-DIMS = {"text": 300, "audio": 74, "vision": 35}
 QUIET = {"rounds": False, "adapters": False}
 
 
@@ -68,20 +64,6 @@ async def test_the_lab_of_the_readme(film, tmp_path):
     answers = [line for line in camera.said if " by edge after " in line]
     assert len(answers) >= 3, "".join(camera.said)
     assert "Traceback" not in "".join(camera.said)
-
-
-def cloud_for(lab):
-    """A cloud whose model takes what is sensed."""
-    return lab.cloud(state_dir=lab.folder / "own", model={"dims": DIMS})
-
-
-def sensor(lab, *sources, sense=None, **settings):
-    """A device that senses, as a coroutine."""
-    device = DeviceSettings.model_validate(
-        {"id": "cam-1", "sources": sources, "state_dir": lab.folder / "devices", "train": False, **settings}
-    )
-    made = Sensor(device, SenseSettings.model_validate({"window": 1.0, **(sense or {})}), ReplaySettings(speed=0.0))
-    return made.run(lab.topics, lab.broker)
 
 
 async def test_a_folder_of_clips_is_answered(run_embedded, make_lab, film, tmp_path):
