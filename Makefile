@@ -2,6 +2,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+JOBS ?= 2# files of tests at a time; more only where there are more than two cores
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export ORT_DISABLE_TELEMETRY = 1
 
@@ -16,7 +17,7 @@ test: $(VENV)/.dev mosquitto
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 # Runs the paper's experiments and rebuilds docs/results.md: make results ARGS="--data mosi.npz"
 results: $(VENV)/.run
