@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from edge_gateway.gateway import EdgeSettings, Gateway, _start_predictor, _state
+from edge_gateway.gateway import Gateway, _start_predictor, _state
 from edge_gateway.labels import LabelledStore
 from edge_gateway.learning import Learning, LearningSettings
 from edge_gateway.rounds import Closed
+from edge_gateway.settings import EdgeSettings
 from edge_gateway.store import EdgeStore
 from megace2_iot.bus import BrokerSettings, Presence, connect
 from megace2_iot.service import Settings

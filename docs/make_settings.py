@@ -19,7 +19,7 @@ from cloud_aggregator.cloud import CloudSettings
 from device_agent.agent import DeviceSettings
 from device_agent.extraction.settings import SenseSettings
 from device_agent.fleet import ReplaySettings
-from edge_gateway.gateway import EdgeSettings
+from edge_gateway.settings import EdgeSettings
 from megace2_iot.bus import BrokerSettings
 from megace2_iot.model.training import TrainingSettings
 from megace2_iot.service import SiteSettings

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import difflib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from edge_gateway.answers import Answers
 from edge_gateway.devices import Devices
-from edge_gateway.distillation import Distillation, DistillationSettings
-from edge_gateway.forwarding import Forwarding, ForwardingSettings
-from edge_gateway.inference import Inference, InferenceSettings
-from edge_gateway.intake import Intake, SceneSettings
+from edge_gateway.distillation import Distillation
+from edge_gateway.forwarding import Forwarding
+from edge_gateway.inference import Inference
+from edge_gateway.intake import Intake
 from edge_gateway.labels import LabelledStore
-from edge_gateway.learning import Learning, LearningSettings
+from edge_gateway.learning import Learning
 from edge_gateway.replies import Replies
-from edge_gateway.scheduling import Load, Needs, SchedulingSettings, Unservable
+from edge_gateway.scheduling import Load, Needs, Unservable
+from edge_gateway.settings import EdgeSettings
 from edge_gateway.store import EdgeStore
 from megace2_iot import __version__
 from megace2_iot.blobs import Holder, Puller, chunk_tag
@@ -43,7 +40,7 @@ from megace2_iot.messages import (
     Verdict,
 )
 from megace2_iot.problems import Problem
-from megace2_iot.quality import DEFAULT_FLOORS, unknown_floors
+from megace2_iot.quality import DEFAULT_FLOORS
 from megace2_iot.service import tell_health
 from megace2_iot.telemetry import Telemetry, prometheus
 from megace2_iot.topics import Topics
@@ -54,36 +51,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("megace2.edge")
 LOAD_EVERY = 2.0  # s between two readings of the load
-
-
-class EdgeSettings(BaseModel):
-    """One edge; see docs/settings.md."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    id: str = Field("edge-1", pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")
-    state_dir: Path = Path("state/edge")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: int = Field(1, ge=1, le=256)  # of the model
-    runtime: Literal["auto", "onnx", "torch"] = "auto"
-    precision: Literal["float32", "bfloat16"] = "float32"
-    labelled_windows: int = Field(4096, ge=1)
-    health_interval: float = Field(5.0, gt=0)  # s
-    metrics_port: int = Field(0, ge=0, le=65535)  # Prometheus figures on loopback; 0: none
-    inference: InferenceSettings = InferenceSettings()
-    scheduling: SchedulingSettings = SchedulingSettings()
-    learning: LearningSettings = LearningSettings()
-    distillation: DistillationSettings = DistillationSettings()
-    forwarding: ForwardingSettings = ForwardingSettings()
-    scenes: SceneSettings = SceneSettings()
-    floors: dict[str, float] = {}  # quality beyond which a modality is left out, where not as in docs/sensing.md
-
-    @field_validator("floors")
-    @classmethod
-    def _known(cls, floors: dict[str, float]) -> dict[str, float]:
-        if unknown := unknown_floors(floors):
-            near = difflib.get_close_matches(unknown[0], DEFAULT_FLOORS, n=1)
-            raise ValueError(f"{unknown[0]} is no quality indicator" + (f"; did you mean {near[0]}?" if near else ""))
-        return floors
 
 
 async def run_edge(

@@ -22,7 +22,8 @@ def command(
     config: Config = None,
 ) -> None:
     """Run an edge: answer its devices, hold rounds with them, keep a personal adapter."""
-    from edge_gateway.gateway import EdgeSettings, run_edge
+    from edge_gateway.gateway import run_edge
+    from edge_gateway.settings import EdgeSettings
 
     scheduling = None if answers is None else {"answers": answers}
     edge = {"id": id, "device": device, "state_dir": state_dir, "scheduling": scheduling}

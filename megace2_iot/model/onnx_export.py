@@ -26,10 +26,14 @@ EXAMPLE = {"text": 5, "audio": 7, "vision": 6}  # steps of what the model is tra
 
 
 class OnnxForm(nn.Module):
-    """A model without branches. Every modality is given: where a sample lacks one, any step and a length of 0."""
+    """A model without branches. Every modality is given: where a sample lacks one, any step and a length of 0.
 
-    def __init__(self, model: CrossModalTransformer) -> None:
+    `embedded`: what is given is Z[0] (B, T_m, d), and the stem is left out.
+    """
+
+    def __init__(self, model: CrossModalTransformer, *, embedded: bool = False) -> None:
         super().__init__()
+        self.embedded = embedded
         self.model = copy.deepcopy(model).cpu().eval()
         self.model.adapter = None
         self.model.stem.positions = ComputedPositions(model.config.width)  # type: ignore[assignment]
@@ -47,7 +51,7 @@ class OnnxForm(nn.Module):
         """Scores (B, outputs) of features (B, T_m, D_m), right-padded, with true lengths (B,)."""
         features: dict[Modality, Tensor] = {"text": text, "audio": audio, "vision": vision}
         lengths: dict[Modality, Tensor] = {"text": text_length, "audio": audio_length, "vision": vision_length}
-        z = self.model.embed(features, lengths)
+        z = features if self.embedded else self.model.embed(features, lengths)
         if self.model.config.mult_compat:
             lengths = {m: torch.full_like(lengths[m], z[m].shape[1]) for m in z}
         summaries = [self._summary(target, z, lengths) for target in MODALITIES]

@@ -2,7 +2,6 @@
 
 Its release is one envelope: the base as safetensors, the ONNX graph without weights, which takes them by the names
 of the base's tensors, and the fit of its confidence. So ONNX Runtime alone runs it, and torch can too.
-Letters: B batch, T_m time of modality m, d width.
 """
 
 from __future__ import annotations
@@ -13,11 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from megace2_iot import codec
 from megace2_iot.examples import unpack
-from megace2_iot.features import MODALITIES, Modality
+from megace2_iot.features import MODALITIES
 from megace2_iot.model.config import ModelConfig
 from megace2_iot.model.evaluation import answer
 from megace2_iot.model.fusion import CrossModalTransformer
@@ -47,7 +45,7 @@ class Likeness:
 def distil(
     model: CrossModalTransformer, examples: Sequence[Example], settings: TrainingSettings = DISTILLING, seed: int = 0
 ) -> None:
-    """Fit `model` to the teacher's scores of `examples` (regression: Huber's loss; `notes` of distillation: 3.3)."""
+    """Fit `model` to the teacher's scores of `examples` by Huber's loss."""
     fit(model, examples, settings, seed)
 
 
@@ -80,27 +78,8 @@ class PocketRunner:
         return {"scores": answer(self._model, [Example(z, 0.0) for z in unpack(examples)]).tolist()}
 
 
-class EmbeddedForm(OnnxForm):
-    """The model above the stem without branches: Z[0] and true lengths in, where a length of 0 is a missing one."""
-
-    def forward(
-        self,
-        text: Tensor,
-        audio: Tensor,
-        vision: Tensor,
-        text_length: Tensor,
-        audio_length: Tensor,
-        vision_length: Tensor,
-    ) -> Tensor:
-        """Scores (1, outputs) of Z[0] (1, T_m, d)."""
-        z: dict[Modality, Tensor] = {"text": text, "audio": audio, "vision": vision}
-        lengths: dict[Modality, Tensor] = {"text": text_length, "audio": audio_length, "vision": vision_length}
-        scores: Tensor = self.model.head(torch.cat([self._summary(m, z, lengths) for m in MODALITIES], dim=-1))
-        return scores
-
-
 def graph_of(model: CrossModalTransformer) -> bytes:
-    """The ONNX graph of `EmbeddedForm`, its weights left outside under the names of the base's tensors.
+    """The ONNX graph from Z[0] and lengths to scores, its weights left outside under the names of the base's tensors.
 
     It is the same for all releases of an architecture. Raises ImportError without the extra `onnx`.
     """
@@ -111,7 +90,7 @@ def graph_of(model: CrossModalTransformer) -> bytes:
     lengths = [torch.tensor([EXAMPLE[m]]) for m in MODALITIES]
     shapes: tuple[Any, ...] = (*({1: torch.export.Dim(f"{m}_steps")} for m in MODALITIES), *({} for _ in lengths))
     # Unoptimised: the exporter would fold weights into constants that no name leads to. ONNX Runtime optimises anew.
-    graph: Any = traced(EmbeddedForm(model).eval(), (*z, *lengths), shapes, optimize=False).model_proto
+    graph: Any = traced(OnnxForm(model, embedded=True).eval(), (*z, *lengths), shapes, optimize=False).model_proto
     graph.ClearField("metadata_props")
     graph.graph.ClearField("value_info")
     for node in graph.graph.node:

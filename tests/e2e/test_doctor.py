@@ -14,7 +14,7 @@ from tiers import command
 
 from cloud_aggregator.cloud import CloudSettings
 from device_agent.agent import DeviceSettings
-from edge_gateway.gateway import EdgeSettings
+from edge_gateway.settings import EdgeSettings
 from megace2_iot.bus import BrokerSettings
 from megace2_iot.cli.checkup import sensors, software, surroundings
 from megace2_iot.messages import Hardware

@@ -18,7 +18,8 @@ from device_agent.answers import Listener
 from device_agent.learning import Learner
 from device_agent.sources import window_of
 from device_agent.windows import Window
-from edge_gateway.gateway import EdgeSettings, run_edge
+from edge_gateway.gateway import run_edge
+from edge_gateway.settings import EdgeSettings
 from megace2_iot.blobs import BlobStore
 from megace2_iot.bus import BrokerSettings, Bus, connect
 from megace2_iot.codec import DecodeError
