@@ -112,6 +112,6 @@ def _as_text(answer: Answer) -> str:
     sure = "" if answer.confidence is None else f" ({100 * answer.confidence:.0f} %)"
     masked = f", without {' and '.join(answer.masked)}" if answer.masked else ""
     corrects = ", corrected" if answer.corrects else "" if answer.final else ", for now"
-    clock = time.strftime("%H:%M:%S", time.localtime(answer.captured_at))
+    clock = time.strftime("%H:%M:%S", time.localtime(round(answer.captured_at)))
     found = f"{clock} window {answer.seq}: {answer.score:+.2f} {answer.label}{sure}"
     return f"{found} by {answer.tier} after {answer.after:.3f} s{masked}{corrects}"
