@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import select
 import time
 from collections.abc import Iterator, Sequence
@@ -52,6 +53,7 @@ def open_video4linux(device: str, wish: Wish) -> Iterator[Shots]:
         from linuxpy.video.device import Device, V4L2Error, VideoCapture
     except ImportError:
         raise MediaError("cameras need linuxpy: pip install 'megace2-iot[sense]'") from None
+    logging.getLogger("linuxpy").setLevel(logging.WARNING)  # it tells of every attempt to open
     try:
         camera = Device(device)
         camera.open()
