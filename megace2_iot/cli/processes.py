@@ -25,15 +25,23 @@ class Child:
         self._ready = ready
 
     @classmethod
-    async def start(cls, name: str, arguments: Sequence[str], log: Path, extra: Mapping[str, str]) -> Child:
-        """Start `megace2 arguments`; it ends when this process does."""
+    async def start(
+        cls,
+        name: str,
+        arguments: Sequence[str],
+        log: Path,
+        extra: Mapping[str, str],
+        *,
+        module: str = "megace2_iot.cli",
+    ) -> Child:
+        """Start `megace2 arguments`, or another `module`; it ends when this process does."""
         reader, writer = os.pipe()
         environment = {**os.environ, **extra, READY_FD: str(writer), CHILD: "1"}
         with log.open("ab") as file:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "megace2_iot.cli",
+                module,
                 *arguments,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=file,

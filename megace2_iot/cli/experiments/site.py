@@ -5,18 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from broker.mosquitto import MosquittoSettings, find_mosquitto, private_mosquitto
 from megace2_iot.cli.experiments.cloud_only import CloudOnlySettings
-from megace2_iot.cli.processes import READY_WITHIN, STOP_GRACE, Child, stop_all
+from megace2_iot.cli.processes import Child, stop_all
 from megace2_iot.features import Modality
-from megace2_iot.problems import Problem
-from megace2_iot.service import CHILD, READY_FD
 from megace2_iot.topics import Topics
 
 SITE, EDGE = Topics(site="table3"), "edge-1"
@@ -95,41 +91,10 @@ def _table(values: Mapping[Any, Any]) -> str:
 @contextlib.asynccontextmanager
 async def cloud_only(folder: Path, settings: CloudOnlySettings) -> AsyncIterator[None]:
     """A cloud that does everything, ready to take clips in."""
-    async with _process(["megace2_iot.cli.experiments.cloud_only", settings.to_json()], folder / "cloud-only.log"):
-        yield
-
-
-@contextlib.asynccontextmanager
-async def _process(module: Sequence[str], log: Path) -> AsyncIterator[None]:
-    """`python -m module` in a session of its own until the block ends; its word that it is ready comes on a pipe."""
-    reader, writer = os.pipe()
-    environment = {**os.environ, READY_FD: str(writer), CHILD: "1", "OMP_NUM_THREADS": "1"}
-    with log.open("ab") as file:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            *module,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=file,
-            stderr=file,
-            start_new_session=True,
-            pass_fds=(writer,),
-            env=environment,
-        )
-    os.close(writer)
-    assert process.stdin is not None
+    module, log = "megace2_iot.cli.experiments.cloud_only", folder / "cloud-only.log"
+    child = await Child.start("cloud-only", [settings.to_json()], log, {"OMP_NUM_THREADS": "1"}, module=module)
     try:
-        async with asyncio.timeout(READY_WITHIN):
-            said = await asyncio.to_thread(os.read, reader, 16)  # b"" where it ended instead
-        if not said:
-            raise Problem(f"{module[0]} did not start:\n{log.read_text(errors='replace')[-2000:]}")
+        await child.until_ready()
         yield
     finally:
-        os.close(reader)
-        process.stdin.close()
-        try:
-            async with asyncio.timeout(STOP_GRACE):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+        await child.stop()
