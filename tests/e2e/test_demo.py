@@ -42,7 +42,7 @@ def check(report: dict, folder: Path) -> None:
 
 async def test_a_short_demo_reports_by_itself(tmp_path):
     """`--json` prints the report on standard output, as the last line."""
-    status, printed = await command(*SHORT, "--seconds", "8", "--out", str(tmp_path), "--json", seconds=100)
+    status, printed = await command(*SHORT, "--seconds", "16", "--out", str(tmp_path), "--json", seconds=100)
     assert status == 0, printed
     report = json.loads(printed.splitlines()[-1])
     (folder,) = tmp_path.iterdir()
