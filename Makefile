@@ -17,7 +17,7 @@ test: $(VENV)/.dev mosquitto
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 # Runs the paper's experiments and rebuilds docs/results.md: make results ARGS="--data mosi.npz"
 results: $(VENV)/.run
