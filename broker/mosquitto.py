@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
-import shutil
-import signal
 import socket
 import tempfile
 from collections.abc import AsyncIterator
@@ -16,27 +13,12 @@ from pathlib import Path
 
 from broker.codec import encode
 from broker.framing import PacketReader
+from broker.mosquitto_process import mosquitto_version, required_mosquitto, start_mosquitto, stop_mosquitto
 from broker.packets import Connack, Connect, Disconnect, ProtocolError
 from broker.settings import LOOPBACK, MIB, BrokerError, port_in_use
 
-PLACES = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/usr/local/bin")  # often not on a user's PATH
 LOG_LINES = 8  # shown when it dies
 POLL = 0.02  # seconds between two looks at a starting broker
-
-# Mosquitto does not notice that its parent died, so a shell waits for the end of our pipe and then stops it.
-GUARD = """
-exec 3<&0
-"$0" -c "$1" 3<&- & broker=$!
-{ read -r _ <&3; kill $broker; } & guard=$!
-wait $broker; status=$?
-kill $guard
-exit $status
-"""
-
-INSTALL = (
-    "mosquitto was not found: install it (Debian, Ubuntu, Raspberry Pi OS: sudo apt install mosquitto; "
-    "macOS: brew install mosquitto), or use the embedded broker"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +61,6 @@ class MosquittoBroker:
         return f"mqtt://{host}:{self.port}"
 
 
-def find_mosquitto() -> Path | None:
-    """The mosquitto binary on PATH, or where packages put it."""
-    path = os.pathsep.join((os.environ.get("PATH", os.defpath), *PLACES))
-    found = shutil.which("mosquitto", path=path)
-    return Path(found) if found else None
-
-
 def mosquitto_config(settings: MosquittoSettings, port: int, folder: Path) -> str:
     """The text of mosquitto.conf; understood by every version from 2.0.11."""
     lines = [
@@ -113,37 +88,24 @@ def mosquitto_config(settings: MosquittoSettings, port: int, folder: Path) -> st
     return "\n".join(lines) + "\n"
 
 
-async def mosquitto_version(binary: Path) -> str:
-    """The version that `binary` reports, such as "2.0.11". Raises BrokerError where it reports none."""
-    process = await asyncio.create_subprocess_exec(
-        str(binary), "-h", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    output, _ = await process.communicate()
-    match = re.search(rb"mosquitto version ([0-9.]+)", output)
-    if match is None:
-        raise BrokerError(f"{binary} does not say which version of mosquitto it is")
-    return match[1].decode()
-
-
 @contextlib.asynccontextmanager
 async def private_mosquitto(settings: MosquittoSettings | None = None) -> AsyncIterator[MosquittoBroker]:
     """Run a Mosquitto of our own. Raises BrokerError where there is none or it does not start."""
     settings = settings or MosquittoSettings()
-    binary = settings.binary or find_mosquitto()
-    if binary is None or not binary.exists():
-        raise BrokerError(INSTALL)
+    binary = required_mosquitto(settings.binary)
     version = await mosquitto_version(binary)
     port = _free_port(settings.host, settings.port)
     with tempfile.TemporaryDirectory(prefix="megace2-mosquitto-") as name:
         folder = Path(name)
         Path(folder, "mosquitto.conf").write_text(mosquitto_config(settings, port, folder))
-        process = await _start(binary, folder)
+        with (folder / "log").open("wb") as log:
+            process = await start_mosquitto(binary, folder / "mosquitto.conf", log)
         try:
             await _wait_until_ready(process, settings, port, folder)
             pid = int(Path(folder, "pid").read_text())
             yield MosquittoBroker(settings.host, port, version, pid)
         finally:
-            await _stop(process, settings.stop_deadline)
+            await stop_mosquitto(process, settings.stop_deadline)
 
 
 def _free_port(host: str, port: int) -> int:
@@ -155,17 +117,6 @@ def _free_port(host: str, port: int) -> int:
         except OSError as error:
             raise port_in_use(host, port, error) from error
         return int(probe.getsockname()[1])
-
-
-async def _start(binary: Path, folder: Path) -> asyncio.subprocess.Process:
-    with (folder / "log").open("wb") as log:
-        return await asyncio.create_subprocess_exec(
-            *("/bin/sh", "-c", GUARD, str(binary), str(folder / "mosquitto.conf")),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=log,
-            start_new_session=True,  # Ctrl-C is for us: the broker is stopped last
-        )
 
 
 async def _wait_until_ready(
@@ -197,15 +148,3 @@ async def _answers(host: str, port: int) -> bool:
     except (OSError, TimeoutError, asyncio.IncompleteReadError, ProtocolError):
         return False
     return packets == [Connack()]
-
-
-async def _stop(process: asyncio.subprocess.Process, deadline: float) -> None:
-    """Close the pipe that its guard watches; kill the whole group where that takes over `deadline` seconds."""
-    assert process.stdin is not None
-    process.stdin.close()
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(deadline):
-            await process.wait()
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    await process.wait()

@@ -27,9 +27,8 @@ def main() -> int:
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime reports its use to its makers otherwise
     from device_agent.agent import DeviceSettings
     from device_agent.fleet import ReplaySettings, device_ids, run_fleet, shares
-    from megace2_iot.bus import BrokerSettings
     from megace2_iot.problems import Problem
-    from megace2_iot.service import Settings, SiteSettings, run
+    from megace2_iot.service import Settings, find_place, run
 
     given = json.loads(sys.argv[1]) if len(sys.argv) > 1 else {}
     try:
@@ -37,9 +36,9 @@ def main() -> int:
             Path(given["file"]) if given.get("file") else None, given.get("overrides"), given.get("defaults")
         )
         replay = settings.section("replay", ReplaySettings)
-        device = settings.section("device", DeviceSettings)
-        broker = settings.section("broker", BrokerSettings)
-        topics = settings.section("site", SiteSettings).topics()
+        place = find_place(settings)
+        device = place.named(settings.section("device", DeviceSettings), "device")
+        topics, broker = place.topics, place.broker
         if device.sources:
             sensor = _sensor(settings, replay, device)
             return run(lambda: sensor.run(topics, broker), device.id)

@@ -56,6 +56,8 @@ MEANING = {  # setting: unit, meaning
     "broker.ca_file": ("", "certificate authority of the broker's certificate; the system's where none is given"),
     "broker.cert_file": ("", "this node's own certificate"),
     "broker.key_file": ("", "its key"),
+    "broker.identity": ("", "this node's keys, a folder that `megace2 enroll` or `join` wrote, or a folder of several"),
+    "broker.insecure": ("", "allow `mqtt://` to another machine, in the clear"),
     "broker.keepalive": ("s", "MQTT keepalive; a dead peer is noticed after one and a half"),
     "broker.timeout": ("s", "for a connect"),
     "broker.session_expiry": ("s", "how long the broker keeps an absent node's subscriptions (MQTT 5)"),

@@ -2,7 +2,8 @@
 
 aiomqtt 2.5 acknowledges before the program has seen a message, hides refusals, drops the CONNACK's limits, and reuses
 a client whose queue may hold a message that the broker will never take; paho reads a packet in five small pieces. This
-file is the only one that reaches into them (`_client`, `_on_*`, `_disconnected`, paho's `_handle_publish` and others);
+file is the only one that reaches into them (`_client`, `_on_*`, `_disconnected`, `_misc_loop`, paho's
+`_handle_publish` and others);
 tests/core/test_mqtt.py checks those members on every version. A client object serves one connection and is then thrown
 away.
 """
@@ -169,8 +170,13 @@ class Connection(aiomqtt.Client):
             super()._on_unsubscribe(client, userdata, mid, reason_codes, properties)
 
     def _on_socket_open(self, client: paho.Client, userdata: Any, sock: Any) -> None:
-        super()._on_socket_open(client, userdata, sock)
-        self._loop.call_soon_threadsafe(self._loop.add_reader, sock.fileno(), self._read, client)
+        """In the place of aiomqtt's, which watches the socket a moment later: TLS may have refused and closed it."""
+        self._loop.call_soon_threadsafe(self._begin, client, sock)
+
+    def _begin(self, client: paho.Client, sock: Any) -> None:
+        if sock.fileno() >= 0:
+            self._loop.add_reader(sock.fileno(), self._read, client)
+            self._misc_task = self._loop.create_task(self._misc_loop(), name="mqtt keepalive")
 
     def _read(self, client: paho.Client) -> None:
         """In the place of aiomqtt's reader: a few packets, then the others' turn, then what is left."""

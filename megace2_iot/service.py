@@ -14,12 +14,14 @@ import sys
 import threading
 import tomllib
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from megace2_iot.bus import Bus, NotPublished
+from megace2_iot.bus import BrokerSettings, Bus, NotPublished
+from megace2_iot.identity import NODE, Identity, Role, load_identity
 from megace2_iot.problems import Problem
 from megace2_iot.topics import Topics
 
@@ -75,7 +77,8 @@ class Settings:
             key = ".".join(str(part) for part in first["loc"])
             if first["type"] == "extra_forbidden":
                 raise Problem(_unknown(f"[{name}] {key}", str(first["loc"][-1]), list(model.model_fields))) from None
-            raise Problem(f"[{name}] {key} = {first.get('input')!r}: {first['msg']}") from None
+            text = first["msg"].removeprefix("Value error, ")
+            raise Problem(f"[{name}] {key} = {first.get('input')!r}: {text}" if key else f"[{name}]: {text}") from None
 
 
 def _merge(known: dict[str, Any], given: Mapping[str, Any]) -> None:
@@ -120,6 +123,46 @@ def _unknown(what: str, name: str, known: list[str]) -> str:
     return f"{what} is not known; " + (f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}")
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a process belongs: the topics of its site, the broker, and who it is, where it was enrolled."""
+
+    topics: Topics
+    broker: BrokerSettings
+    identity: Identity | None  # None, too, where each of several nodes has its own
+
+    def named(self, chosen: M, role: Role) -> M:
+        """A tier's settings with the id, and the edge, that its identity gives where nothing else does.
+
+        Raises `Problem` where the identity is one for another role.
+        """
+        if self.identity is None:
+            return chosen
+        if self.identity.role != role:
+            raise Problem(f"{self.broker.identity} is the identity of a node of role {self.identity.role}, not {role}")
+        given = {"id": self.identity.id, "edge": self.identity.edge}
+        known = type(chosen).model_fields.keys() - chosen.model_fields_set
+        return chosen.model_copy(update={key: value for key, value in given.items() if value and key in known})
+
+
+def find_place(settings: Settings) -> Place:
+    """Read [site] and [broker], and the identity that they name. Raises `Problem` where they do not agree."""
+    site, broker = settings.section("site", SiteSettings), settings.section("broker", BrokerSettings)
+    if broker.identity is None:
+        return Place(site.topics(), broker, None)
+    folder = broker.identity
+    several = [] if (folder / NODE).exists() else sorted(folder.glob(f"*/{NODE}"))
+    if several:  # of one site
+        folder = several[0].parent
+    identity = load_identity(folder)
+    for name, of_identity in (("base", identity.base), ("name", identity.site)):
+        if name in site.model_fields_set and getattr(site, name) != of_identity:
+            raise Problem(f"[site] {name} = {getattr(site, name)!r}, and {folder} is of {of_identity!r}: leave it out")
+    if "url" not in broker.model_fields_set:
+        broker = BrokerSettings.model_validate({**broker.model_dump(exclude_unset=True), "url": identity.url})
+    return Place(identity.topics(), broker, None if several else identity)
+
+
 # -- the process ----------------------------------------------------------------------
 class JsonLines(logging.Formatter):
     """One JSON object a line, for journals."""
@@ -144,6 +187,7 @@ def start_log(node: str, level: str = "") -> None:
         handler.setFormatter(JsonLines())
     else:
         handler.setFormatter(logging.Formatter(f"%(asctime)s {node} %(levelname).1s %(name)s: %(message)s", "%H:%M:%S"))
+    logging.getLogger("mqtt").setLevel(logging.CRITICAL)  # aiomqtt's: what it tells, the bus says better
     numeric = logging.getLevelName("INFO" if chosen == "json" else chosen.upper())
     logging.basicConfig(level=numeric if isinstance(numeric, int) else logging.INFO, handlers=[handler], force=True)
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from broker.mosquitto import MosquittoSettings, find_mosquitto, private_mosquitto
+from broker.mosquitto import MosquittoSettings, private_mosquitto
+from broker.mosquitto_process import find_mosquitto
 from broker.server import embedded_broker
 from broker.settings import EmbeddedSettings
 

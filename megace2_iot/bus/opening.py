@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import ssl
 from collections.abc import Callable
 from typing import Literal
 
@@ -14,6 +16,7 @@ from megace2_iot import mqtt
 from megace2_iot.bus.settings import BrokerSettings
 from megace2_iot.mqtt import Connection, Delivery
 
+WAIT_FOR_ALERT = 1.0  # s
 RECEIVE_WINDOW = 64  # messages a broker of MQTT 5 may have unacknowledged with us; smaller than any inbox
 Protocol = Literal["auto", "5", "3.1.1"]
 OnDelivery = Callable[[Connection, Delivery], None]
@@ -76,3 +79,28 @@ async def _open_as(
         await connection.leave(gracefully=False)
         raise
     return connection
+
+
+async def why_not(settings: BrokerSettings) -> str:
+    """What TLS says, in a handshake of our own: paho tells its errors as a timeout. Empty where nothing is wrong.
+
+    With TLS 1.3 a server refuses a certificate after the handshake, so one byte is waited for.
+    """
+    context = settings.tls()
+    if context is None:
+        return ""
+    try:
+        async with asyncio.timeout(settings.timeout):
+            reader, writer = await asyncio.open_connection(settings.host, settings.port, ssl=context)
+            try:
+                async with asyncio.timeout(WAIT_FOR_ALERT):
+                    await reader.read(1)
+            finally:
+                writer.close()
+    except ssl.SSLCertVerificationError as error:
+        return f"its certificate is not believed: {error.verify_message}"
+    except ssl.SSLError as error:
+        return f"it does not accept this node's certificate: {error.reason or error}"
+    except (OSError, TimeoutError):
+        return ""
+    return ""

@@ -21,13 +21,15 @@ import aiomqtt
 from aiomqtt.exceptions import MqttConnectError
 
 from megace2_iot import mqtt
-from megace2_iot.bus.opening import open_connection
+from megace2_iot.bus.opening import open_connection, why_not
 from megace2_iot.bus.settings import BrokerSettings, Presence
 from megace2_iot.bus.subscription import Subscription
+from megace2_iot.codec import DecodeError
 from megace2_iot.mqtt import Connection, Delivery, LinkLost, NotPublished, Refused
 from megace2_iot.problems import Problem
+from megace2_iot.signing import Seal
 from megace2_iot.telemetry import Telemetry
-from megace2_iot.topics import is_upward, matches
+from megace2_iot.topics import Address, is_upward, matches
 
 _log = logging.getLogger("megace2.bus")
 FIRST_RETRY, LAST_RETRY = 0.25, 30.0  # s, full jitter between
@@ -47,7 +49,9 @@ class Bus:
     def __init__(
         self, settings: BrokerSettings, node: str, presence: Presence | None, telemetry: Telemetry | None
     ) -> None:
-        self.settings, self.node = settings, node
+        self.settings, identity = settings.known_as(node)
+        self.node = node
+        self._seal = Seal(self.settings.identity, identity) if self.settings.identity and identity else None
         self.telemetry = telemetry or Telemetry()
         self.session = 0
         self.round_trip = 0.0  # s of a small message to the broker and back, at the last connect; 0 where unknown
@@ -55,7 +59,7 @@ class Bus:
         self._presence = presence
         self._protocol = settings.protocol
         self._subscriptions: list[Subscription] = []
-        self._routes: dict[str, list[Subscription]] = {}
+        self._routes: dict[str, tuple[list[Subscription], Address | None]] = {}  # and who must have signed
         self._kept: dict[str, bytes] = {}
         self._connection: Connection | None = None
         self._up = asyncio.Event()
@@ -102,6 +106,8 @@ class Bus:
         connection = self._connection
         if connection is None:
             raise LinkLost("not connected")
+        if self._seal is not None:
+            payload = self._seal.outgoing(topic, payload)
         try:
             await connection.send(topic, payload, qos=qos, retain=retain)
         except Refused as error:
@@ -118,6 +124,8 @@ class Bus:
 
     async def keep(self, topic: str, payload: bytes) -> None:
         """Publish a retained message now and after every connect; an empty payload clears it."""
+        if self._seal is not None:
+            payload = self._seal.outgoing(topic, payload)
         self._kept[topic] = payload
         if self._connection is not None:
             with contextlib.suppress(NotPublished):  # the next connect publishes it
@@ -163,7 +171,8 @@ class Bus:
                 raise BusError(f"{self.settings.url} refuses {self.node!r}: {error}") from None
             except (aiomqtt.MqttError, LinkLost, OSError) as error:
                 self._check_credentials(error)
-                _log.warning("no broker at %s (%s), trying again", self.settings.url, error or type(error).__name__)
+                reason = await why_not(self.settings) or str(error) or type(error).__name__
+                _log.warning("no broker at %s (%s), trying again", self.settings.url, reason)
             if time.monotonic() - began > STABLE_AFTER:
                 retry = FIRST_RETRY
             await asyncio.sleep(random.uniform(FIRST_RETRY / 2, retry))
@@ -243,20 +252,33 @@ class Bus:
         return connection
 
     def _dispatch(self, connection: Connection, delivery: Delivery) -> None:
-        routes = self._routes.get(delivery.topic)
-        if routes is None:
-            routes = [s for s in self._subscriptions if matches(s.topic_filter, delivery.topic)]
-            if len(self._routes) >= ROUTES:
-                self._routes.clear()
-            self._routes[delivery.topic] = routes
+        routes, signed_by = self._route(delivery.topic)
+        if signed_by is not None and self._seal is not None:
+            try:
+                opened = self._seal.incoming(delivery.topic, signed_by, delivery.payload)
+                delivery = delivery._replace(payload=opened)
+            except DecodeError as error:
+                self.telemetry.count("messages_forged")
+                _log.warning("%s is not believed: %s", delivery.topic, error)
+                routes = []
         pending = delivery  # the first reader that takes it acknowledges it, once
         for subscription in routes:
             if subscription._deliver(connection, pending):
-                pending = Delivery(*delivery[:3], mid=0, qos=delivery.qos)
+                pending = pending._replace(mid=0)
             else:
                 self.telemetry.count("bus_dropped")
         if pending.mid:  # nobody took it: say so now, or the broker's window fills with such messages
             connection.acknowledge(delivery)
+
+    def _route(self, topic: str) -> tuple[list[Subscription], Address | None]:
+        """Who reads a topic, and which node must have signed what is said there."""
+        found = self._routes.get(topic)
+        if found is None:
+            readers = [s for s in self._subscriptions if matches(s.topic_filter, topic)]
+            if len(self._routes) >= ROUTES:
+                self._routes.clear()
+            found = self._routes[topic] = readers, None if self._seal is None else self._seal.address(topic)
+        return found
 
 
 @contextlib.asynccontextmanager

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ipaddress
 import ssl
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from megace2_iot.identity import Identity, check_node, identity_folder, load_identity, password_of, tls_context
+from megace2_iot.problems import Problem
 
 
 class BrokerSettings(BaseModel):
@@ -17,6 +21,8 @@ class BrokerSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     url: str = "mqtt://127.0.0.1:1883"
     protocol: Literal["auto", "5", "3.1.1"] = "auto"
+    identity: Path | None = None  # the folder that `megace2 enroll` or `megace2 join` wrote, or one of such folders
+    insecure: bool = False  # allow mqtt:// to another machine: whoever is on the network reads and writes all of it
     username: str | None = None
     password: str | None = Field(None, repr=False)
     ca_file: Path | None = None
@@ -38,6 +44,15 @@ class BrokerSettings(BaseModel):
             raise ValueError(f"{url!r} is no broker address: use mqtt://host:port, or mqtts://host:port for TLS")
         return url
 
+    @model_validator(mode="after")
+    def _not_in_the_clear(self) -> Self:
+        if not self.secure and not self.insecure and not is_loopback(self.host):
+            raise ValueError(
+                f"{self.url} would send everything in the clear, readable and writable by whoever is on the network: "
+                "use mqtts:// ('megace2 broker init' sets it up), or add --insecure (insecure = true)"
+            )
+        return self
+
     @property
     def host(self) -> str:
         return urlsplit(self.url).hostname or "127.0.0.1"
@@ -53,10 +68,39 @@ class BrokerSettings(BaseModel):
     def tls(self) -> ssl.SSLContext | None:
         if not self.secure:
             return None
-        context = ssl.create_default_context(cafile=self.ca_file)
-        if self.cert_file:
-            context.load_cert_chain(self.cert_file, self.key_file)
+        if self.identity is not None:
+            return tls_context(self.identity)
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file)
+            if self.cert_file:
+                context.load_cert_chain(self.cert_file, self.key_file)
+        except (OSError, ssl.SSLError) as error:
+            raise Problem(f"[broker] ca_file, cert_file or key_file cannot be used: {error}") from None
         return context
+
+    def known_as(self, node: str) -> tuple[BrokerSettings, Identity | None]:
+        """The settings for one node: with the address and the credentials of its identity, where it has one.
+
+        Raises `Problem` where the identity is another's or cannot be used.
+        """
+        if self.identity is None:
+            return self, None
+        folder = identity_folder(self.identity, node)
+        identity = load_identity(folder)
+        check_node(identity, folder, node)
+        given = self.model_dump(exclude_unset=True)
+        named = {"identity": folder, "url": given.get("url", identity.url)}
+        if (password := password_of(folder)) is not None:
+            named |= {"username": identity.id, "password": password}
+        return BrokerSettings.model_validate({**given, **named}), identity
+
+
+def is_loopback(host: str) -> bool:
+    """Whether what is sent there never leaves this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class Presence(BaseModel):

@@ -13,13 +13,16 @@ from megace2_iot.cli import (
     device,
     doctor,
     edge,
+    enroll,
     evaluate,
     experiment,
     export,
     import_,
+    join,
     label,
     record,
     replay,
+    revoke,
     sense,
     status,
     train,
@@ -34,7 +37,6 @@ app = typer.Typer(
 )
 for module in (
     demo,
-    broker,
     cloud,
     edge,
     device,
@@ -44,11 +46,15 @@ for module in (
     label,
     status,
     doctor,
+    enroll,
+    join,
+    revoke,
     train,
     evaluate,
     experiment,
 ):
     app.command(module.__name__.rsplit(".", 1)[-1])(module.command)
+app.add_typer(broker.app, name="broker")
 app.add_typer(data.app, name="data")
 app.add_typer(import_.app, name="import")
 app.add_typer(export.app, name="export")

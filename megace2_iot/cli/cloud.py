@@ -8,9 +8,19 @@ from typing import Annotated
 
 import typer
 
-from megace2_iot.cli.options import Broker, Config, Split, StateDir, Vectors, common, merged, of_broker
+from megace2_iot.cli.options import (
+    Broker,
+    Config,
+    IdentityDir,
+    Insecure,
+    Split,
+    StateDir,
+    Vectors,
+    merged,
+    of_broker,
+)
 from megace2_iot.features import MODALITIES
-from megace2_iot.service import Settings, run, tell_ready
+from megace2_iot.service import Settings, find_place, run, tell_ready
 
 
 def command(
@@ -26,6 +36,8 @@ def command(
     seed: Annotated[int | None, typer.Option(min=0, help="Of release 1, and of the split of the data.")] = None,
     state_dir: StateDir = None,
     broker: Broker = None,
+    identity: IdentityDir = None,
+    insecure: Insecure = None,
     config: Config = None,
 ) -> None:
     """Run the cloud: fold in each edge's update the moment it arrives, and release the better model."""
@@ -35,10 +47,10 @@ def command(
     given = {key: value for key, value in made.items() if value is not None}
     scored = {"data": data, "split": split, "vectors": vectors, "seed": seed}
     cloud = {**scored, "rule": rule, "state_dir": state_dir, "model": given or None}
-    settings = Settings(config, merged(of_broker(broker), {"cloud": cloud}))
-    topics, address = common(settings)
-    chosen = settings.section("cloud", CloudSettings)
-    sys.exit(run(lambda: run_cloud(chosen, topics, address, ready=tell_ready), "cloud"))
+    settings = Settings(config, merged(of_broker(broker, identity, insecure), {"cloud": cloud}))
+    place = find_place(settings)
+    chosen = place.named(settings.section("cloud", CloudSettings), "cloud")
+    sys.exit(run(lambda: run_cloud(chosen, place.topics, place.broker, ready=tell_ready), "cloud"))
 
 
 def _widths(text: str | None) -> dict[str, int] | None:

@@ -10,7 +10,19 @@ from typing import Annotated
 
 import typer
 
-from megace2_iot.cli.options import Broker, Config, Overrides, ScaleOf, Split, StateDir, Vectors, merged, of_broker
+from megace2_iot.cli.options import (
+    Broker,
+    Config,
+    IdentityDir,
+    Insecure,
+    Overrides,
+    ScaleOf,
+    Split,
+    StateDir,
+    Vectors,
+    merged,
+    of_broker,
+)
 
 
 def become_agent(config: Path | None, overrides: Overrides, defaults: Overrides | None = None) -> None:
@@ -43,6 +55,8 @@ def command(
     stay: Annotated[bool | None, typer.Option("--stay", help="Stay online when the stream is over.")] = None,
     state_dir: StateDir = None,
     broker: Broker = None,
+    identity: IdentityDir = None,
+    insecure: Insecure = None,
     config: Config = None,
 ) -> None:
     """Run one device: sense or replay, stream windows to its edge, take part in its rounds."""
@@ -69,4 +83,6 @@ def command(
         "stay": stay,
     }
     sensed = {"vectors": vectors if source else None}
-    become_agent(config, merged(of_broker(broker), {"device": device, "replay": played, "sense": sensed}))
+    become_agent(
+        config, merged(of_broker(broker, identity, insecure), {"device": device, "replay": played, "sense": sensed})
+    )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from megace2_iot.cli.options import Broker, Config, Json, common, merged, of_broker, passer_by
+from megace2_iot.cli.options import Broker, Config, IdentityDir, Insecure, Json, common, merged, of_broker, passer_by
 from megace2_iot.service import Settings
 
 if TYPE_CHECKING:
@@ -36,13 +36,15 @@ def command(
     ] = None,
     as_json: Json = False,
     broker: Broker = None,
+    identity: IdentityDir = None,
+    insecure: Insecure = None,
     config: Config = None,
 ) -> None:
     """Check packages, sensors, disk, clock and broker, and say what to do; exits with 1 where a need is unmet."""
     from megace2_iot.cli.checkup import sensors, software, surroundings
     from megace2_iot.hardware import hardware
 
-    settings = Settings(config, merged(of_broker(broker)))
+    settings = Settings(config, merged(of_broker(broker, identity, insecure)))
     _, address = common(settings)
     roles: tuple[Role, ...] = (tier.value,) if tier else software.installed_roles()
     profile = hardware()

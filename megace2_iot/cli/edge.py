@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from megace2_iot.cli.options import Broker, Config, StateDir, common, merged, of_broker
-from megace2_iot.service import Settings, run, tell_ready
+from megace2_iot.cli.options import Broker, Config, IdentityDir, Insecure, StateDir, merged, of_broker
+from megace2_iot.service import Settings, find_place, run, tell_ready
 
 
 def command(
@@ -19,6 +19,8 @@ def command(
     ] = None,
     state_dir: StateDir = None,
     broker: Broker = None,
+    identity: IdentityDir = None,
+    insecure: Insecure = None,
     config: Config = None,
 ) -> None:
     """Run an edge: answer its devices, hold rounds with them, keep a personal adapter."""
@@ -27,7 +29,7 @@ def command(
 
     scheduling = None if answers is None else {"answers": answers}
     edge = {"id": id, "device": device, "state_dir": state_dir, "scheduling": scheduling}
-    settings = Settings(config, merged(of_broker(broker), {"edge": edge}))
-    topics, address = common(settings)
-    chosen = settings.section("edge", EdgeSettings)
-    sys.exit(run(lambda: run_edge(chosen, topics, address, ready=tell_ready), chosen.id))
+    settings = Settings(config, merged(of_broker(broker, identity, insecure), {"edge": edge}))
+    place = find_place(settings)
+    chosen = place.named(settings.section("edge", EdgeSettings), "edge")
+    sys.exit(run(lambda: run_edge(chosen, place.topics, place.broker, ready=tell_ready), chosen.id))

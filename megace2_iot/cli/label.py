@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from megace2_iot.cli.options import Broker, Config, common, merged, of_broker, passer_by
+from megace2_iot.cli.options import Broker, Config, IdentityDir, Insecure, common, merged, of_broker, passer_by
 from megace2_iot.service import Settings, run
 
 
@@ -18,10 +18,12 @@ def command(
     epoch: Annotated[int, typer.Option(help="Of the prediction.")],
     seq: Annotated[int, typer.Option(help="Of the prediction.")],
     broker: Broker = None,
+    identity: IdentityDir = None,
+    insecure: Insecure = None,
     config: Config = None,
 ) -> None:
     """Tell an edge the true score of a window that it answered; it joins the edge's labelled store."""
-    settings = Settings(config, merged(of_broker(broker)))
+    settings = Settings(config, merged(of_broker(broker, identity, insecure)))
     topics, address = common(settings)
 
     async def tell() -> None:

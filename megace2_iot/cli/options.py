@@ -9,11 +9,19 @@ from typing import Annotated, Any
 import typer
 
 from megace2_iot.bus import BrokerSettings
-from megace2_iot.service import Settings, SiteSettings
+from megace2_iot.service import Settings, find_place
 from megace2_iot.topics import Topics
 
 Config = Annotated[Path | None, typer.Option("--config", help="Settings file; default megace2.toml where it exists.")]
-Broker = Annotated[str | None, typer.Option("--broker", help="MQTT broker, mqtt://host:port.", show_default=False)]
+Broker = Annotated[
+    str | None, typer.Option("--broker", help="MQTT broker, mqtts://host:port or mqtt://host:port.", show_default=False)
+]
+IdentityDir = Annotated[
+    Path | None, typer.Option("--identity", help="This node's keys: the folder that enroll or join wrote.")
+]
+Insecure = Annotated[
+    bool | None, typer.Option("--insecure", help="Allow mqtt:// to another machine, in the clear.", show_default=False)
+]
 StateDir = Annotated[Path | None, typer.Option("--state-dir", help="Where this tier keeps its state.")]
 Split = Annotated[
     str | None, typer.Option(help="official (default), random (70/10/20 by sample) or speaker.", show_default=False)
@@ -37,8 +45,8 @@ def merged(*parts: Overrides) -> Overrides:
     return whole
 
 
-def of_broker(url: str | None) -> Overrides:
-    return {"broker": {"url": url}}
+def of_broker(url: str | None, identity: Path | None = None, insecure: bool | None = None) -> Overrides:
+    return {"broker": {"url": url, "identity": identity, "insecure": insecure}}
 
 
 def passer_by(role: str) -> str:
@@ -48,4 +56,5 @@ def passer_by(role: str) -> str:
 
 def common(settings: Settings) -> tuple[Topics, BrokerSettings]:
     """The site's topics and the broker."""
-    return settings.section("site", SiteSettings).topics(), settings.section("broker", BrokerSettings)
+    place = find_place(settings)
+    return place.topics, place.broker

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from megace2_iot.cli.options import Broker, Config, common, merged, of_broker, passer_by
+from megace2_iot.cli.options import Broker, Config, IdentityDir, Insecure, common, merged, of_broker, passer_by
 from megace2_iot.service import Settings, run
 
 if TYPE_CHECKING:
@@ -24,10 +24,12 @@ def command(
     edge: Annotated[str, typer.Option(help="Record what this edge's devices send; '+' for all edges.")] = "+",
     seconds: Annotated[float | None, typer.Option(min=0.1, help="Stop after so long; default at Ctrl-C.")] = None,
     broker: Broker = None,
+    identity: IdentityDir = None,
+    insecure: Insecure = None,
     config: Config = None,
 ) -> None:
     """Store the packets of a site in a file that 'megace2 replay' plays again."""
-    settings = Settings(config, merged(of_broker(broker)))
+    settings = Settings(config, merged(of_broker(broker, identity, insecure)))
     topics, address = common(settings)
 
     async def record() -> None:

@@ -7,7 +7,18 @@ from typing import Annotated
 import typer
 
 from megace2_iot.cli.device import become_agent
-from megace2_iot.cli.options import Broker, Config, ScaleOf, Split, StateDir, Vectors, merged, of_broker
+from megace2_iot.cli.options import (
+    Broker,
+    Config,
+    IdentityDir,
+    Insecure,
+    ScaleOf,
+    Split,
+    StateDir,
+    Vectors,
+    merged,
+    of_broker,
+)
 
 DEVICES = 4  # where neither the command line nor a file says
 
@@ -29,6 +40,8 @@ def command(
     stay: Annotated[bool | None, typer.Option("--stay", help="Stay online when the stream is over.")] = None,
     state_dir: StateDir = None,
     broker: Broker = None,
+    identity: IdentityDir = None,
+    insecure: Insecure = None,
     config: Config = None,
 ) -> None:
     """Replay a data set as the sensor streams of many devices, each with its own connection."""
@@ -48,7 +61,7 @@ def command(
         "stay": stay,
     }
     device = {"edge": edge, "share_labels": share_labels, "train": train, "state_dir": state_dir}
-    overrides = merged(of_broker(broker), {"replay": played, "device": device})
+    overrides = merged(of_broker(broker, identity, insecure), {"replay": played, "device": device})
     become_agent(config, overrides, defaults={"replay": {"devices": DEVICES}})
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from megace2_iot.cli.options import Broker, Config, Json, common, merged, of_broker, passer_by
+from megace2_iot.cli.options import Broker, Config, IdentityDir, Insecure, Json, common, merged, of_broker, passer_by
 from megace2_iot.quality import INDICATORS
 from megace2_iot.service import Settings, run
 
@@ -21,10 +21,12 @@ def command(
     wait: Annotated[float, typer.Option(min=0.1, help="Seconds to listen for retained messages.")] = 1.0,
     as_json: Json = False,
     broker: Broker = None,
+    identity: IdentityDir = None,
+    insecure: Insecure = None,
     config: Config = None,
 ) -> None:
     """Show who is online, in which version, with which figures."""
-    settings = Settings(config, merged(of_broker(broker)))
+    settings = Settings(config, merged(of_broker(broker, identity, insecure)))
     topics, address = common(settings)
 
     async def look() -> None:
@@ -42,8 +44,13 @@ def command(
     sys.exit(run(look, "status"))
 
 
-def _row(node: Node) -> dict[str, Any]:
+SHED = {"device": "windows_shed_", "edge": "windows_shed_told_"}  # counters by reason; an edge knows what it was told
+IF_ANY = ("waiting", "shed", "missing")  # columns that are shown where somebody has something in them
+
+
+def _row(node: Node, watch: Watch) -> dict[str, Any]:
     counters = node.figures.counters
+    prefix = SHED.get(node.tier, "none")
     return {
         "tier": node.tier,
         "id": node.id,
@@ -51,6 +58,9 @@ def _row(node: Node) -> dict[str, Any]:
         "state": node.state,
         "version": node.version if node.version is not None else node.facts.get("version"),
         "windows": counters["windows_answered"] or counters["windows_received"],
+        "waiting": int(node.figures.gauges.get("outbox_windows", 0)),
+        "shed": {name.removeprefix(prefix): n for name, n in counters.items() if name.startswith(prefix) and n},
+        "missing": _missing(node, watch),
         "round": node.facts.get("round"),
         "gate": node.facts.get("gate"),
         "answers": {t: n for t in ("device", "edge", "cloud") if (n := counters[f"answers_by_{t}"])},
@@ -59,8 +69,16 @@ def _row(node: Node) -> dict[str, Any]:
     }
 
 
+def _missing(node: Node, watch: Watch) -> int:
+    """Windows that were neither answered nor shed, as the edge judges."""
+    if node.tier == "edge":
+        return node.figures.counters["windows_missing"]
+    edge = watch.nodes.get(("edge", node.edge))
+    return int(edge.facts.get(f"missing.{node.id}") or 0) if edge is not None else 0
+
+
 def _print(watch: Watch, as_json: bool, url: str) -> None:
-    rows = [_row(node) for tier in ("cloud", "edge", "device") for node in watch.of_tier(tier)]
+    rows = [_row(node, watch) for tier in ("cloud", "edge", "device") for node in watch.of_tier(tier)]
     if as_json:
         print(json.dumps({"nodes": rows}))
         return
@@ -68,10 +86,12 @@ def _print(watch: Watch, as_json: bool, url: str) -> None:
     from rich.table import Table
 
     table = Table(title=f"{url}: {sum(row['state'] == 'online' for row in rows)} online")
-    columns = ("tier", "id", "state", "version", "windows", "round", "gate")
+    shown = [column for column in IF_ANY if any(row[column] for row in rows)]
+    columns = ("tier", "id", "state", "version", "windows", *shown, "round", "gate")
     for row in rows:
         if set(row["answers"]) - {"edge"}:  # who else answered
             row["windows"] = f"{row['windows']} (" + ", ".join(f"{n} {t}" for t, n in row["answers"].items()) + ")"
+        row["shed"] = ", ".join(f"{n} {reason}" for reason, n in row["shed"].items())
     for column in columns:
         table.add_column(column)
     for row in rows:

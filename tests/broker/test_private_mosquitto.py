@@ -12,7 +12,8 @@ import pytest
 from wire import Wire
 
 from broker import BrokerError, EmbeddedSettings, MosquittoSettings, embedded_broker, private_mosquitto
-from broker.mosquitto import find_mosquitto, mosquitto_config
+from broker.mosquitto import mosquitto_config
+from broker.mosquitto_process import find_mosquitto
 
 if find_mosquitto() is None and not os.environ.get("CI"):
     pytest.skip("mosquitto is not installed (apt install mosquitto)", allow_module_level=True)

@@ -23,7 +23,7 @@ async def test_the_members_we_use_exist():
     """`_client`, `_disconnected`, what is pending, and of paho's client ack, manual_ack_set and _sock_close."""
     client = aiomqtt.Client("localhost")
     assert isinstance(client._client, paho.Client)
-    assert not client._disconnected.done()
+    assert not client._disconnected.done() and client._misc_task is None and callable(client._misc_loop)
     assert client._pending_subscribes == client._pending_unsubscribes == {}
     for name in ("ack", "manual_ack_set", "_sock_close", "_create_socket", "_handle_publish", "loop_read"):
         assert callable(getattr(client._client, name))

@@ -92,10 +92,11 @@ class Lab:
     url: str
     folder: Path
     topics: Topics = SITE
+    identities: Path | None = None  # of all nodes and of `ear`, in an enrolled site
 
     @property
     def broker(self) -> BrokerSettings:
-        return BrokerSettings(url=self.url)
+        return BrokerSettings(url=self.url) if self.identities is None else BrokerSettings(identity=self.identities)
 
     def cloud(self, **more: Any) -> Coroutine[Any, Any, None]:
         fields = {"state_dir": self.folder / "cloud", "durable": False, "health_interval": HEALTH, **more}

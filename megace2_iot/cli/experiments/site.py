@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from broker.mosquitto import MosquittoSettings, find_mosquitto, private_mosquitto
+from broker.mosquitto import MosquittoSettings, private_mosquitto
+from broker.mosquitto_process import find_mosquitto
 from megace2_iot.cli.experiments.cloud_only import CloudOnlySettings
 from megace2_iot.cli.processes import Child, stop_all
 from megace2_iot.features import Modality
