@@ -27,6 +27,7 @@ FAILURE = 0x80  # MQTT 5: reason codes from here on are failures
 UNSUPPORTED_VERSION = (0x84, 0x01)  # CONNACK of MQTT 5 and 3.1.1
 NOT_WELCOME = (0x85, 0x86, 0x87, 0x8A, 0x02, 0x04, 0x05)  # bad id, credentials or authority, banned
 TAKEN_OVER = 0x8E
+CLOSED_EARLY = "the connection was closed before the broker answered"
 READ_SIZE = 256 << 10  # bytes
 LONGEST_PAUSE = 1.0  # s: the peer's answers to our pings come the same way
 READ_PACKETS = 8  # taken before others have the event loop: fewer than any reader takes in a turn
@@ -107,6 +108,8 @@ class Connection(aiomqtt.Client):
         self.max_packet_size: int | None = None
         self.session_present = False
         self._reading_soon = self._paused = False
+        for future in (self._connected, self._disconnected):  # their errors may come when nobody waits any more
+            future.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._client.manual_ack_set(True)
         self._client.connect_timeout = self.timeout
         self._client._handle_publish = self._handle_publish  # type: ignore[method-assign]
@@ -125,6 +128,18 @@ class Connection(aiomqtt.Client):
         self.session_present = bool(flags.session_present)
         self.max_packet_size = getattr(properties, "MaximumPacketSize", None)
         super()._on_connect(client, userdata, flags, reason_code, properties)
+
+    def _on_disconnect(
+        self,
+        client: paho.Client,
+        userdata: Any,
+        flags: paho.DisconnectFlags,
+        reason_code: ReasonCode,
+        properties: Properties | None = None,
+    ) -> None:
+        if not self._connected.done():  # aiomqtt would wait for the answer until its time is over
+            self._connected.set_exception(aiomqtt.MqttError(CLOSED_EARLY))
+        super()._on_disconnect(client, userdata, flags, reason_code, properties)
 
     def _handle_publish(self) -> MQTTErrorCode:
         """In the place of paho's: a PUBLISH of QoS 0 or 1, whose properties nobody here reads (MQTT 3.3)."""
@@ -289,7 +304,8 @@ class Connection(aiomqtt.Client):
         return reason
 
     def fail_pending(self, reason: str) -> None:
-        for confirmation in self._confirmations.values():
+        waiting: list[asyncio.Future[Any]] = [*self._confirmations.values(), *self._pending_subscribes.values()]
+        for confirmation in waiting:
             if not confirmation.done():
                 confirmation.set_exception(LinkLost(reason))
 
@@ -302,8 +318,6 @@ class Connection(aiomqtt.Client):
             except (aiomqtt.MqttError, TimeoutError):
                 pass
         self._client._sock_close()  # also ends aiomqtt's reader and its keepalive task
-        if self._disconnected.done() and not self._disconnected.cancelled():
-            self._disconnected.exception()  # seen: nobody else will ask for it
         self.fail_pending("closed")
 
     @property

@@ -27,8 +27,9 @@ async def open_connection(
 ) -> tuple[Connection, Protocol]:
     """Connect; returns what the broker speaks, too, which the next call may name.
 
-    `auto` tries MQTT 5 first and 3.1.1 with a broker that refuses or ignores it. Without a `will` the node is an
-    observer, and the broker keeps no session of it. Raises what aiomqtt raises.
+    `auto` tries MQTT 5 first and 3.1.1 with a broker that refuses, ignores or closes it; a close is not remembered, as
+    it may have been the link's. Without a `will` the node is an observer, and the broker keeps no session of it. Raises
+    what aiomqtt raises.
     """
     if protocol != "auto":
         return await _open_as(protocol, settings, node, will, on_delivery), protocol
@@ -38,6 +39,8 @@ async def open_connection(
         if getattr(error.rc, "value", error.rc) not in mqtt.UNSUPPORTED_VERSION:
             raise
     except aiomqtt.MqttError as error:
+        if str(error) == mqtt.CLOSED_EARLY:
+            return await _open_as("3.1.1", settings, node, will, on_delivery), "auto"
         if "timed out" not in str(error):
             raise
     return await _open_as("3.1.1", settings, node, will, on_delivery), "3.1.1"

@@ -33,7 +33,7 @@ from megace2_iot.topics import Address, is_upward, matches
 
 _log = logging.getLogger("megace2.bus")
 FIRST_RETRY, LAST_RETRY = 0.25, 30.0  # s, full jitter between
-STABLE_AFTER = 30.0  # s of connection after which the backoff begins anew
+FLAPPING_RETRY = 2.0  # s; the longest pause after a connection that came up: the broker is there, the link is bad
 BULK_WINDOW = 4  # unconfirmed chunks of 64 KiB: at 20 Mbit/s a feature packet waits 0.1 s behind them
 QUICK = 2.0  # s; a link that lives no longer was probably taken over by another node of the same id
 ROUTES = 4096  # topics whose subscriptions are remembered
@@ -164,7 +164,7 @@ class Bus:
         """Keep a connection for ever; ends only by cancellation or `BusError`."""
         retry = FIRST_RETRY
         while True:
-            began = time.monotonic()
+            before = self._connects
             try:
                 await self._one_connection()
             except Refused as error:
@@ -173,8 +173,8 @@ class Bus:
                 self._check_credentials(error)
                 reason = await why_not(self.settings) or str(error) or type(error).__name__
                 _log.warning("no broker at %s (%s), trying again", self.settings.url, reason)
-            if time.monotonic() - began > STABLE_AFTER:
-                retry = FIRST_RETRY
+            if self._connects > before:
+                retry = min(retry, FLAPPING_RETRY) if self._quick_losses else FIRST_RETRY
             await asyncio.sleep(random.uniform(FIRST_RETRY / 2, retry))
             retry = min(LAST_RETRY, retry * 2)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -95,3 +96,60 @@ async def test_a_cut_resets_and_the_link_serves_again() -> None:
                 await reader.readexactly(1)
             writer.close()
         assert link.connections == 2
+
+
+async def test_a_cut_after_so_many_bytes_comes_once() -> None:
+    """Protects tests of resumption: the link breaks in the middle of a transfer, and then is well."""
+    async with echo_server() as port, ShapedLink(port) as link:
+        link.cut_after(100_000)
+        for survives in (False, True):
+            reader, writer = await asyncio.open_connection("127.0.0.1", link.port)
+            writer.write(bytes(200_000))
+            if survives:
+                await reader.readexactly(200_000)
+            else:
+                with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+                    await reader.readexactly(200_000)
+            writer.close()
+        assert link.cuts == 1
+
+
+async def test_pieces_are_cut_as_often_as_it_says() -> None:
+    """Protects the loop's test on a bad link: one message in five here takes its connection with it."""
+    async with echo_server() as port, ShapedLink(port, cut_rate=0.2, seed=3) as link:
+        for _ in range(100):
+            reader, writer = await asyncio.open_connection("127.0.0.1", link.port)
+            writer.write(b"x")
+            with contextlib.suppress(ConnectionError):
+                await reader.read(1)
+            writer.close()
+        assert 20 <= link.cuts <= 55  # of 200 pieces, there and back, less those that never came back
+
+
+async def test_a_half_open_connection_ends_at_the_target_only() -> None:
+    """Protects tests of keepalive: the server knows, the client does not; new connections flow."""
+    async with echo_server() as port, ShapedLink(port) as link:
+        reader, writer = await asyncio.open_connection("127.0.0.1", link.port)
+        writer.write(b"x")
+        await reader.readexactly(1)
+        link.half_open()
+        writer.write(b"y")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await reader.read(1)
+        _, second = again = await asyncio.open_connection("127.0.0.1", link.port)
+        second.write(b"z")
+        assert await again[0].readexactly(1) == b"z"
+        second.close()
+        writer.close()
+
+
+async def test_jitter_delays_and_overtakes_nothing() -> None:
+    """Protects the order of bytes: it is TCP."""
+    async with echo_server() as port, ShapedLink(port, latency_s=0.01, jitter_s=0.03) as link:
+        reader, writer = await asyncio.open_connection("127.0.0.1", link.port)
+        for number in range(20):
+            writer.write(bytes([number]))
+            await asyncio.sleep(0.001)
+        assert await reader.readexactly(20) == bytes(range(20))
+        writer.close()

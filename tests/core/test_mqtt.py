@@ -11,7 +11,11 @@ from megace2_iot.mqtt import Connection, _read_publish
 
 
 @pytest.mark.parametrize(
-    "name", ["_on_connect", "_on_publish", "_on_subscribe", "_on_unsubscribe", "_on_socket_open", "_wait_for"]
+    "name",
+    [
+        *("_on_connect", "_on_disconnect", "_on_publish", "_on_subscribe", "_on_unsubscribe"),
+        *("_on_socket_open", "_wait_for"),
+    ],
 )
 def test_the_overridden_callbacks_have_the_same_arguments(name: str):
     """aiomqtt hands them to paho by these names."""

@@ -93,10 +93,12 @@ class Lab:
     folder: Path
     topics: Topics = SITE
     identities: Path | None = None  # of all nodes and of `ear`, in an enrolled site
+    keepalive: int = 15  # s
 
     @property
     def broker(self) -> BrokerSettings:
-        return BrokerSettings(url=self.url) if self.identities is None else BrokerSettings(identity=self.identities)
+        where = {"url": self.url} if self.identities is None else {"identity": self.identities}
+        return BrokerSettings.model_validate({**where, "keepalive": self.keepalive})
 
     def cloud(self, **more: Any) -> Coroutine[Any, Any, None]:
         fields = {"state_dir": self.folder / "cloud", "durable": False, "health_interval": HEALTH, **more}

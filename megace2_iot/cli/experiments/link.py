@@ -1,7 +1,7 @@
-"""A TCP link with a rate, a latency and faults, between a client and a server on the loopback.
+"""A TCP link with a rate, a latency, jitter and faults, between a client and a server on the loopback.
 
 async with ShapedLink(broker.port, rate_bit_s=20e6, latency_s=0.01) as link:
-    connect to link.port, then link.cut(), link.freeze(), link.thaw()
+    connect to link.port, then link.cut(), link.cut_after(bytes), link.half_open(), link.freeze(), link.thaw()
 
 Each direction and connection has its own token bucket, or, where the link is `shared`, each direction one for all
 connections, first come first served: the uplink of a house or a cell. What does not fit into the rate stays where it
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import socket
 import struct
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ CHUNK_BYTES = 8 * 1024  # forwarded at once
 KERNEL_BYTES = 16 * 1024  # asked of SO_RCVBUF and SO_SNDBUF; Linux doubles it
 CATCH_UP_S = 0.02  # how far a late wake-up may be made good, so that the rate stays true on a busy machine
 DELAY_LINE = 256  # chunks on their way in one direction: latency without a rate is bounded too
+BURST_S = 0.005  # bytes that follow within this belong to the same burst
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -57,18 +59,31 @@ class ShapedLink:
         rate_bit_s: float | None = None,
         latency_s: float = 0.0,
         *,
+        jitter_s: float = 0.0,
+        cut_rate: float = 0.0,
         target_host: str = "127.0.0.1",
         shared: bool = False,
+        seed: int = 0,
     ) -> None:
-        self.latency_s = latency_s  # one way; may be changed at any time, as the rates may
+        """`jitter_s` is the most that is added to a piece's latency, which overtakes nothing: it is TCP. With a chance
+        of `cut_rate` a burst of bytes, about a message, resets its connection instead of arriving.
+        """
+        self.latency_s = latency_s  # one way; may be changed at any time, as the rates and the two below may
+        self.jitter_s, self.cut_rate = jitter_s, cut_rate
+        self.cuts = 0  # connections reset, by whatever fault
         self.port = 0
         self.connections = 0  # ever accepted
         self.up = Direction(rate_bit_s, bucket=Bucket() if shared else None)  # towards the target
         self.down = Direction(rate_bit_s, bucket=Bucket() if shared else None)
+        self._random = random.Random(seed)
+        self._cut_at: int | None = None  # bytes delivered, of both directions, at which all is reset
         self._target = (target_host, target_port)
         self._flowing = asyncio.Event()
         self._flowing.set()
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._writers: set[asyncio.StreamWriter] = set()  # of both ends
+        self._far: set[asyncio.StreamWriter] = set()  # of the target's end
+        self._peers: dict[asyncio.StreamWriter, asyncio.StreamWriter] = {}  # the other end of a connection
+        self._abandoned: set[asyncio.StreamWriter] = set()  # clients whose far end is gone, and who do not know
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -100,9 +115,23 @@ class ShapedLink:
 
     def cut(self) -> None:
         """Reset every connection, as a router that lost its tables does."""
+        self._cut_at = None
         for writer in self._writers:
-            if writer.is_closing():
-                continue
+            self._reset(writer)
+
+    def cut_after(self, size: int) -> None:
+        """Reset every connection when `size` more bytes were delivered, of both directions together."""
+        self._cut_at = self.up.bytes + self.down.bytes + size
+
+    def half_open(self) -> None:
+        """Close every connection at the target's end only: clients hear nothing more, and are not told."""
+        self._abandoned |= self._writers - self._far
+        for writer in self._far:
+            self._reset(writer)
+
+    def _reset(self, writer: asyncio.StreamWriter) -> None:
+        if not writer.is_closing():
+            self.cuts += writer in self._far
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
             writer.transport.abort()
 
@@ -126,7 +155,12 @@ class ShapedLink:
             await asyncio.get_running_loop().sock_connect(near, self._target)
             far_reader, far_writer = await asyncio.open_connection(sock=near, limit=CHUNK_BYTES)
             self._writers.add(far_writer)
+            self._far.add(far_writer)
+            self._peers |= {writer: far_writer, far_writer: writer}
             await self._both_ways(reader, writer, far_reader, far_writer)
+            if writer in self._abandoned:
+                while await reader.read(CHUNK_BYTES):  # until the client gives up
+                    pass
         except (OSError, asyncio.CancelledError):
             pass  # a reset, or the end of this link: both ends are closed below
         finally:
@@ -174,28 +208,38 @@ class ShapedLink:
             await self._flowing.wait()
             if direction.rate_bit_s is not None:
                 await bucket.take(len(data), direction.rate_bit_s)
-            await line.put((loop.time() + self.latency_s, data))
+            delay = self.latency_s + self._random.uniform(0.0, self.jitter_s)
+            await line.put((loop.time() + delay, data))
 
     async def _deliver(
         self, line: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter, direction: Direction
     ) -> None:
         """Hand over what has been on its way for long enough; empty data is the end."""
         writer.transport.set_write_buffer_limits(0)
-        loop = asyncio.get_running_loop()
+        loop, before = asyncio.get_running_loop(), 0.0
         while True:
             due, data = await line.get()
+            begins, before = due - before > BURST_S, due
             if due > loop.time():
                 await asyncio.sleep(due - loop.time())
             await self._flowing.wait()
             if not data:
                 return
+            if begins and self._random.random() < self.cut_rate:
+                self._reset(writer)
+                self._reset(self._peers[writer])
+                return
             writer.write(data)
             await writer.drain()
             direction.bytes += len(data)
+            if self._cut_at is not None and self.up.bytes + self.down.bytes >= self._cut_at:
+                self.cut()
 
     async def _close(self, writer: asyncio.StreamWriter | None) -> None:
         if writer is not None:
-            self._writers.discard(writer)
+            for kept in (self._writers, self._far, self._abandoned):
+                kept.discard(writer)
+            self._peers.pop(writer, None)
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
