@@ -1,8 +1,9 @@
 """The cloud tier: takes each edge's update the moment it arrives, folds it in, releases the better model.
 
-Updates are journalled before they are folded (`store`), folded one at a time in a thread (`aggregator`), and answered
-with a verdict; an update that was seen before is answered from the ledger. Nothing here imports torch: the first
-release and the scores come from the trainer, a child process.
+Updates are judged (`checks`), journalled before they are folded (`store`), folded one at a time in a thread
+(`folding`), and answered with a verdict; one that was seen before is answered from the ledger. What people ask for is
+done between two folds (`commands`). Nothing here imports torch: the first release and the scores come from the
+trainer, a child process.
 """
 
 from __future__ import annotations
@@ -13,76 +14,33 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
-
-from cloud_aggregator.aggregator import Arrival, Folded, State, expire, fold, live, resumed, start
 from cloud_aggregator.answering import Answering, Serves
+from cloud_aggregator.commands import Commands
+from cloud_aggregator.folding import Folding
 from cloud_aggregator.scores import Scores
-from cloud_aggregator.store import Release, Store, UpdateRow
-from cloud_aggregator.updates import QUEUED_OFFERS, Updates
+from cloud_aggregator.settings import CloudModel, CloudSettings
+from cloud_aggregator.store import Release, Store, UpdateRow, VerdictRow
+from cloud_aggregator.updates import QUEUED_OFFERS, Updates, told
 from megace2_iot import __version__, messages
 from megace2_iot.blobs import Blob, BlobGone, Holder, Puller, chunk_tag, digest
 from megace2_iot.bus import BrokerSettings, Bus, Delivery, Presence, connect
 from megace2_iot.codec import DecodeError
-from megace2_iot.datasets.splits import How
-from megace2_iot.deltas import decode_delta
-from megace2_iot.features import MODALITIES, Modality
+from megace2_iot.features import MODALITIES
 from megace2_iot.messages import BlobRequest, Health, ModelPointer, UpdateOffer
-from megace2_iot.parameters import Layout, ModelUpdate
+from megace2_iot.parameters import Layout
 from megace2_iot.problems import Problem
 from megace2_iot.service import tell_health
 from megace2_iot.telemetry import Telemetry, prometheus
-from megace2_iot.tensors import decode_tensors, flat_view, tensor_parts
+from megace2_iot.tensors import decode_tensors
 from megace2_iot.topics import CLOUD, Topics
 from megace2_iot.workers import Worker, WorkerError, worker
 
+__all__ = ["Cloud", "CloudModel", "CloudSettings", "run_cloud"]
+
 _log = logging.getLogger("megace2.cloud")
 ANNOUNCE_WITHIN = 1.0  # s for which a release may wait for others that are about to follow
-
-
-class CloudModel(BaseModel):
-    """What release 1 is made of on an empty store."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    preset: str = "nano"
-    dims: dict[Modality, int] = {"text": 24, "audio": 12, "vision": 10}
-    seed: int = 0
-    checkpoint: str = ""
-
-
-class CloudSettings(BaseModel):
-    """The cloud; see docs/settings.md."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    state_dir: Path = Path("state/cloud")
-    rule: Literal["latched", "rate", "fedasync", "fedbuff"] = "latched"
-    model: CloudModel = CloudModel()
-    data: str = ""  # a data set whose test rows score each release
-    split: How = "official"  # of it, and the two below: as the devices' [replay] has them
-    vectors: Path | None = None
-    seed: int = Field(0, ge=0)
-    answer_with: str = ""  # a checkpoint of a larger model that answers what edges forward; empty: the newest release
-    keep_releases: int = Field(20, ge=2)  # blobs of older ones are deleted
-    durable: bool = True  # wait for the disk before an update counts as received
-    health_interval: float = Field(5.0, gt=0)  # s
-    metrics_port: int = Field(0, ge=0, le=65535)  # Prometheus figures on loopback; 0: none
-
-
-@dataclass(slots=True)
-class _Family:
-    """The family that this cloud aggregates."""
-
-    name: str
-    config: str
-    layout: Layout
-    stem: str
-    stem_size: int
-    stem_blob: memoryview
 
 
 async def run_cloud(
@@ -115,9 +73,9 @@ class Cloud:
         self.settings, self.topics, self.bus, self.store, self.trainer = settings, topics, bus, store, trainer
         self.telemetry = bus.telemetry
         self.holder = Holder(bus, lambda asker, sha: topics.cloud_all("chunk", chunk_tag(sha)), merge=True)
-        self._updates = Updates(bus, topics, store, Puller(bus, store.blobs))
         self._scores = Scores(trainer, store, self.telemetry, self._scored())
         self._answering = Answering(bus, topics, self._serves, settings.answer_with)
+        self._turn = asyncio.Lock()  # held by who changes the aggregation, or announces what came of it
         self._newest = 0
         self._unannounced: Release | None = None
         self._unannounced_since = 0.0  # monotonic s
@@ -132,7 +90,7 @@ class Cloud:
         how = {"split": chosen.split, "seed": chosen.seed, "vectors": vectors}
         return {"path": chosen.data, "scale_of": chosen.model.checkpoint, **how}
 
-    # -- the family and the state of aggregation --------------------------------------
+    # -- the beginning ----------------------------------------------------------------
     async def prepare(self) -> None:
         """Open the family of the store, or make release 1; then fold in what a crash left unfolded."""
         await self._scores.load()  # a wrong file is told before anything is made
@@ -142,14 +100,11 @@ class Cloud:
         assert row is not None
         self._check_asked(row.config)
         self._scores.check(row.config)
-        blob = self.store.blobs.view(self.store.latest(row.family).sha256)
-        tensors, _ = decode_tensors(blob)
-        layout = Layout.of(tensors)
-        stem_blob = self.store.blobs.view(row.stem)
-        self.family = _Family(row.family, row.config, layout, row.stem, len(stem_blob), stem_blob)
-        self._state = self._rebuilt()
-        for waiting in self.store.pending():
-            await self._fold(waiting, self.store.update_body(waiting.sha256))
+        self.folding = Folding(self.settings, self.store)
+        self.family = self.folding.family
+        self._updates = Updates(self.bus, self.topics, self.store, Puller(self.bus, self.store.blobs), self.folding)
+        for waiting in self.store.journal.pending():
+            await self._fold(waiting, self.store.journal.body_of(waiting.sha256))
 
     def _check_asked(self, config: str) -> None:
         """Raise `Problem` where another model is asked for than the store's: it would be ignored in silence."""
@@ -181,38 +136,21 @@ class Cloud:
         origin = model.checkpoint or model.preset
         _log.info("release 1 of family %s: %s, %d parameters", name, origin, Layout.of(tensors).size)
 
-    def _rebuilt(self) -> State:
-        """The aggregation state as it was: the newest update of each edge over its base, then the newest release."""
-        name, layout = self.family.name, self.family.layout
-        newest = self.store.latest(name)
-        vector = flat_view(self.store.blobs.view(newest.sha256), layout)
-        state = start(self.settings.rule, layout, vector, newest.version)
-        for row in self.store.accepted_arrivals(name):
-            body, base = self.store.update_body(row.sha256), self._vector(row.base_version)
-            state, _ = fold(state, self._arrival(row, body), base)
-        return expire(resumed(state.at(newest.version, vector), time.time()), time.time())
-
-    def _vector(self, version: int) -> np.ndarray[Any, Any] | None:
-        blob = self.store.release(self.family.name, version)
-        return None if blob is None else flat_view(blob, self.family.layout)
-
-    def _arrival(self, row: UpdateRow, body: Blob) -> Arrival:
-        delta = decode_delta(body, row.codec, self.family.layout.size)
-        return Arrival(row.edge, ModelUpdate(row.base_version, row.num_examples, delta), row.id, row.received_at)
-
     # -- running ----------------------------------------------------------------------
     async def run(self, ready: Callable[[], None] | None) -> None:
         """Release what is newest, then serve updates and chunks until cancelled."""
         updates = await self.bus.subscribe(self.topics.updates(), limit=QUEUED_OFFERS)
         questions = await self.bus.subscribe(self.topics.edges_up("forward"), limit=256)
         requests = await self.bus.subscribe(self.topics.edges_up("blob_request"), limit=1024)
+        commands = Commands(self.store, self.folding, self.telemetry, self._turn, self._released_by_hand)
         newest = self.store.latest(self.family.name)
         self._scores.add(newest)
         await self._publish(newest)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._updates.hear(updates, self.family.name, tasks), name="cloud:updates")
+            tasks.create_task(self._updates.hear(updates, tasks), name="cloud:updates")
             tasks.create_task(self._hear_requests(requests), name="cloud:requests")
             tasks.create_task(self._fold_offers(), name="cloud:fold")
+            tasks.create_task(commands.run(), name="cloud:commands")
             tasks.create_task(self._answering.hear(questions), name="cloud:questions")
             tasks.create_task(self._answering.run(), name="cloud:answers")
             tasks.create_task(self._scores.run(self.family.config, self.family.stem_blob), name="cloud:score")
@@ -233,59 +171,55 @@ class Cloud:
     async def _fold_offers(self) -> None:
         """Take offers in turn; announce the release of the last one that is here, so that edges pull no older one."""
         while True:
-            await self._take(*await self._updates.next())
-            overdue = time.monotonic() - self._unannounced_since > ANNOUNCE_WITHIN
-            if self._unannounced is not None and (overdue or not self._updates.waiting):
-                await self._publish(self._unannounced)
+            edge, offer = await self._updates.next()
+            async with self._turn:
+                await self._take(edge, offer)
+                overdue = time.monotonic() - self._unannounced_since > ANNOUNCE_WITHIN
+                if self._unannounced is not None and (overdue or not self._updates.waiting):
+                    await self._publish(self._unannounced)
 
     async def _take(self, edge: str, offer: UpdateOffer) -> None:
-        """Pull, journal, fold, release, answer."""
-        known = self.store.verdict_of(offer.id)
-        if known is not None and known.verdict != "received":
-            return  # the same offer twice in the queue; the first one was answered
+        """Read, journal, fold, release, answer."""
+        if await self._updates.answered(edge, offer):
+            await asyncio.to_thread(self.store.disk.forget, offer.sha256)
+            return  # the same offer twice in the queue, or another one with its id
         try:
-            body = await self._updates.body(edge, offer, self.family.name)
+            body = await self._updates.body(edge, offer)
         except (BlobGone, DecodeError) as error:
-            self.telemetry.count("updates_refused")
-            await self._updates.answer(edge, offer.id, False, str(error), None)
+            await self._updates.turn_away(edge, offer, f"body: {error}")
             return
         row = UpdateRow.of(edge, offer, time.time())
-        await asyncio.to_thread(self.store.receive, row, body)
+        await asyncio.to_thread(self.store.journal.receive, row, body)
         await self._fold(row, body)
 
     async def _fold(self, row: UpdateRow, body: Blob) -> None:
         began = time.monotonic()
-        outcome = await asyncio.to_thread(self._fold_in_thread, row, body)
-        if isinstance(outcome, str):
-            self.store.refuse(row.id, outcome)
-            self.telemetry.count("updates_refused")
-            _log.info("update of %s refused: %s", row.edge, outcome)
-            await self._updates.answer(row.edge, row.id, False, outcome, None)
+        outcome = await asyncio.to_thread(self.folding.take, row, body)
+        if outcome.release is not None:
+            self.telemetry.time("fold", time.monotonic() - began)
+            self.telemetry.count("updates_folded")
+            self.telemetry.time("update_lag", max(1e-6, outcome.release.version - 1 - row.base_version))
+            await self._released(row, outcome.release)
             return
-        self.telemetry.time("fold", time.monotonic() - began)
-        self.telemetry.count("updates_folded")
-        self.telemetry.time("update_lag", max(1e-6, outcome.version - 1 - row.base_version))
+        self.telemetry.count(f"updates_{outcome.verdict}")
+        self.telemetry.count("updates_pushed_out", outcome.pushed_out)
+        _log.info("update of %s %s: %s", row.edge, outcome.verdict, outcome.reason)
+        reason = told(VerdictRow(outcome.verdict, outcome.reason, None))
+        await self._updates.answer(row.edge, row.id, False, reason, None)
+
+    async def _released(self, row: UpdateRow | None, release: Release) -> None:
+        """Score a release and tell the edge whose update made it; it is announced later."""
         if self._unannounced is None:
             self._unannounced_since = time.monotonic()
-        self._unannounced = outcome
-        self._scores.add(outcome)
-        await self._updates.answer(row.edge, row.id, True, "", outcome.version)
+        self._unannounced = release
+        self._scores.add(release)
+        if row is not None:
+            await self._updates.answer(row.edge, row.id, True, "", release.version)
         self.store.prune(self.family.name, self.settings.keep_releases)
 
-    def _fold_in_thread(self, row: UpdateRow, body: Blob) -> Release | str:
-        """Fold and store; returns the release, or why there is none. Nothing else changes the aggregation state."""
-        layout = self.family.layout
-        try:
-            arrival = self._arrival(row, body)
-        except ValueError as error:
-            return str(error)
-        state, outcome = fold(expire(self._state, arrival.at), arrival, self._vector(row.base_version))
-        if not isinstance(outcome, Folded):
-            return outcome.reason
-        blob = tensor_parts(layout.unflatten(outcome.vector), {"config": self.family.config})
-        release = self.store.accept(row.id, blob, time.time())
-        self._state = state
-        return release
+    async def _released_by_hand(self, row: UpdateRow | None, release: Release) -> None:
+        await self._released(row, release)
+        await self._publish(release)
 
     # -- releases ---------------------------------------------------------------------
     async def _publish(self, release: Release) -> None:
@@ -302,7 +236,7 @@ class Cloud:
             size=len(blob),
             stem=family.stem,
             stem_size=family.stem_size,
-            folded=self.store.folded(family.name),
+            folded=self.store.journal.folded(family.name),
             created_at=release.created_at,
         )
         await self.bus.keep(self.topics.cloud_all("model"), pointer.encode())
@@ -325,7 +259,8 @@ class Cloud:
         def health() -> bytes:
             facts: dict[str, Any] = {
                 "version": self._newest,
-                "live_edges": len(live(self._state)),
+                "live_edges": self.folding.live_edges,
+                "quarantined": self.folding.quarantine.count(),
                 "rule": self.settings.rule,
             }
             figures, uptime = self.telemetry.snapshot(), time.monotonic() - began

@@ -1,121 +1,101 @@
-"""The cloud's ledger: its tables, its rows as values, and a SQLite file that one cloud at a time holds."""
+"""The cloud's ledger as a SQLite file: one cloud at a time holds it, a person's command may visit it meanwhile.
+
+The holder has the lock file; a visitor has none, and shares the file by SQLite's own means (write-ahead log, and
+`LOCK_WAIT` for whoever writes at that moment).
+"""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
-from megace2_iot.messages import UpdateOffer
+from cloud_aggregator.schema import SCHEMA, script_from
 from megace2_iot.problems import Problem
 
-SCHEMA = 1
-LOCK_WAIT = 5.0  # s for a program that reads the ledger meanwhile
-_TABLES = """
-CREATE TABLE families(
-    family TEXT PRIMARY KEY, config TEXT NOT NULL, stem TEXT NOT NULL, stem_size INTEGER NOT NULL,
-    layout TEXT NOT NULL, since INTEGER NOT NULL, begun_at REAL NOT NULL, number INTEGER NOT NULL);
-CREATE TABLE updates(
-    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, edge TEXT NOT NULL, family TEXT NOT NULL,
-    base_version INTEGER NOT NULL, round INTEGER NOT NULL, num_examples TEXT NOT NULL, codec TEXT NOT NULL,
-    sha256 TEXT NOT NULL, size INTEGER NOT NULL, received_at REAL NOT NULL, verdict TEXT NOT NULL DEFAULT 'received',
-    reason TEXT NOT NULL DEFAULT '', version INTEGER, kept INTEGER NOT NULL DEFAULT 1);
-CREATE INDEX updates_kept ON updates(family, verdict, edge, number) WHERE kept;
-CREATE INDEX updates_waiting ON updates(number) WHERE verdict = 'received';
-CREATE TABLE releases(
-    version INTEGER NOT NULL, family TEXT NOT NULL, sha256 TEXT NOT NULL, size INTEGER NOT NULL,
-    created_at REAL NOT NULL, update_id TEXT NOT NULL, scores TEXT NOT NULL DEFAULT '{}',
-    kept INTEGER NOT NULL DEFAULT 1, PRIMARY KEY(family, version));
-CREATE INDEX releases_kept ON releases(family, version) WHERE kept;
-"""
-UPDATE = "id, edge, family, base_version, round, num_examples, codec, sha256, size, received_at"
-RELEASE = "family, version, sha256, size, created_at, update_id, scores"
-FAMILY = "family, config, stem, stem_size, layout, since"
+LOCK_WAIT = 5.0  # s for a program that uses the ledger meanwhile
+HELD_WAIT = 0.5  # s for a command that looks whether a cloud is running
 
 
 class StoreError(Problem):
     """The cloud's disk does not do what it must."""
 
 
-@dataclass(frozen=True, slots=True)
-class UpdateRow:
-    """An offer that was received from `edge` at unix time `received_at`; its delta is the blob `sha256`."""
+class Ledger:
+    """An open ledger; its calls block, from any thread."""
 
-    id: str
-    edge: str
-    family: str
-    base_version: int
-    round: int
-    num_examples: Mapping[str, float]
-    codec: str
-    sha256: str
-    size: int
-    received_at: float
+    def __init__(self, directory: Path, connection: sqlite3.Connection) -> None:
+        self.directory, self.connection = directory, connection
+        self._lock = threading.RLock()
 
-    @classmethod
-    def of(cls, edge: str, offer: UpdateOffer, now: float) -> Self:
-        counts, size = dict(offer.num_examples), offer.size
-        return cls(
-            offer.id, edge, offer.family, offer.base_version, offer.round, counts, offer.codec, offer.sha256, size, now
-        )
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, explained(self.directory):
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self.connection
+                self.connection.execute("COMMIT")
+            except BaseException:  # an interrupt, too, must leave all of it or nothing
+                if self.connection.in_transaction:
+                    self.connection.execute("ROLLBACK")
+                raise
 
+    def all(self, query: str, *values: object) -> list[Any]:
+        with self._lock, explained(self.directory):
+            return self.connection.execute(query, values).fetchall()
 
-@dataclass(frozen=True, slots=True)
-class VerdictRow:
-    """What became of an update; `received` means that it waits to be folded."""
-
-    verdict: Literal["received", "accepted", "refused"]
-    reason: str
-    version: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """One numbered global model; its tensors are the blob `sha256`."""
-
-    family: str
-    version: int
-    sha256: str
-    size: int
-    created_at: float  # unix s
-    update_id: str = ""  # the update that made it; empty for the first of a family
-    scores: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class FamilyRow:
-    """An architecture, its frozen stem, and the release `since` which both hold."""
-
-    family: str
-    config: str
-    stem: str
-    stem_size: int
-    layout: str  # JSON: shapes by name
-    since: int
-
-
-def update_of(row: Iterable[Any]) -> UpdateRow:
-    """The update of a row of `UPDATE` columns."""
-    values = list(row)
-    values[5] = json.loads(values[5])
-    return UpdateRow(*values)
-
-
-def release_of(row: Iterable[Any]) -> Release:
-    """The release of a row of `RELEASE` columns."""
-    values = list(row)
-    values[6] = json.loads(values[6])
-    return Release(*values)
+    def one(self, query: str, *values: object) -> Any:
+        """The first row, or None."""
+        rows = self.all(query, *values)
+        return rows[0] if rows else None
 
 
 @contextlib.contextmanager
-def locked(directory: Path) -> Iterator[None]:
+def hold(directory: Path, durable: bool) -> Iterator[Ledger]:
+    """The ledger for a cloud, made or brought up to date; raises StoreError for one that cannot be used."""
+    with _locked(directory), contextlib.closing(_connected(directory)) as connection:
+        with explained(directory):
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            found = _version(directory, connection)
+            if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+                raise sqlite3.DatabaseError("its pages do not fit together")
+            if found < SCHEMA:
+                connection.executescript(script_from(found))
+        yield Ledger(directory, connection)
+
+
+@contextlib.contextmanager
+def visit(directory: Path) -> Iterator[Ledger]:
+    """The ledger beside a cloud that may be running; raises StoreError where there is none of this program."""
+    if not (directory / "ledger.sqlite").exists():
+        raise StoreError(f"{directory} holds no ledger: name the cloud's folder with --state-dir or --config")
+    with contextlib.closing(_connected(directory)) as connection:
+        with explained(directory):
+            found = _version(directory, connection)
+        if found < SCHEMA:
+            raise StoreError(f"{directory} was last used by an older cloud: start the cloud once with this program")
+        yield Ledger(directory, connection)
+
+
+def is_held(directory: Path) -> bool:
+    """Whether a cloud runs on this directory."""
+    with (directory / "lock").open("ab") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # let go of at once; a cloud that starts waits for it
+        except BlockingIOError:
+            return True
+    return False
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
     """Hold the directory's lock file; the kernel lets go of it whichever way this process ends."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -123,35 +103,36 @@ def locked(directory: Path) -> Iterator[None]:
     except OSError as error:
         raise StoreError(f"{directory} cannot be used: {error.strerror}; choose another state_dir") from None
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StoreError(f"{directory} is held by another cloud: stop it, or choose another state_dir") from None
+        until = time.monotonic() + HELD_WAIT
+        while not _taken(handle):
+            if time.monotonic() > until:
+                raise StoreError(f"{directory} is held by another cloud: stop it, or choose another state_dir")
+            time.sleep(0.02)
         yield
     finally:
         os.close(handle)
 
 
-def connect(directory: Path, durable: bool) -> sqlite3.Connection:
-    """The ledger, made where it is not there; raises StoreError for one that cannot be used."""
+def _taken(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _connected(directory: Path) -> sqlite3.Connection:
     with explained(directory):
-        ledger = sqlite3.connect(
+        return sqlite3.connect(
             directory / "ledger.sqlite", timeout=LOCK_WAIT, isolation_level=None, check_same_thread=False
         )
-        try:
-            ledger.execute("PRAGMA journal_mode = WAL")
-            ledger.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            found = ledger.execute("PRAGMA user_version").fetchone()[0]
-            if found not in (0, SCHEMA):
-                raise StoreError(f"{directory} is of ledger version {found}, this program knows {SCHEMA}: update it")
-            if ledger.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-                raise sqlite3.DatabaseError("its pages do not fit together")
-            if found == 0:
-                ledger.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {SCHEMA}; COMMIT")
-        except BaseException:  # whatever it is, the file must not stay open
-            ledger.close()
-            raise
-        return ledger
+
+
+def _version(directory: Path, connection: sqlite3.Connection) -> int:
+    found = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if found > SCHEMA:
+        raise StoreError(f"{directory} is of ledger version {found}, this program knows {SCHEMA}: update it")
+    return found
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from edge_gateway.adoption import Adoption
+from edge_gateway.device_updates import DeviceUpdates
 from edge_gateway.devices import Devices
 from edge_gateway.intake import Intake
 from edge_gateway.labels import Labelled, LabelledStore, scores_of
@@ -26,13 +27,14 @@ from edge_gateway.store import EdgeStore
 from edge_gateway.tuning import Tuning
 from megace2_iot.blobs import BlobGone, Holder, Puller
 from megace2_iot.bus import Bus, NotPublished
-from megace2_iot.codec import DecodeError
-from megace2_iot.deltas import decode_delta, encode_delta
+from megace2_iot.deltas import encode_delta
 from megace2_iot.examples import pack
 from megace2_iot.messages import ModelPointer, RoundStart, UpdateOffer, Verdict
-from megace2_iot.offers import Offers, body_of, make_offer
-from megace2_iot.parameters import ModelUpdate
+from megace2_iot.offers import Offers, make_offer
+from megace2_iot.parameters import Layout, ModelUpdate
+from megace2_iot.tensors import flat_view
 from megace2_iot.topics import CLOUD, Topics
+from megace2_iot.update_checks import NormBound, norm_of
 from megace2_iot.workers import Worker, WorkerError
 
 if TYPE_CHECKING:
@@ -59,6 +61,17 @@ class LearningSettings(BaseModel):
     min_deadline: float = Field(5.0, gt=0)
     max_deadline: float = Field(600.0, gt=0)
     personalise_every: float = Field(5.0, ge=0)  # s at least between two fine-tunings of the adapter
+    max_examples: float = Field(1e5, ge=0)  # behind a group of one device's update; 0: any
+    max_norm_ratio: float = Field(10.0, ge=0)  # of a device's update, to the median of the last ones; 0: any
+    max_first_norm: float = Field(0.5, ge=0)  # to the model's own, before there are enough of them; 0: any
+
+    def of_rounds(self) -> RoundSettings:
+        return RoundSettings(
+            min_deadline=self.min_deadline,
+            max_deadline=self.max_deadline,
+            max_examples=self.max_examples,
+            norms=NormBound(self.max_norm_ratio, self.max_first_norm),
+        )
 
 
 def round_training(settings: LearningSettings, version: int) -> dict[str, float | int | str]:
@@ -92,7 +105,7 @@ class Learning:
     ) -> None:
         self._bus, self._topics, self._edge = bus, topics, edge
         self._devices, self._labels, self._trainer = devices, labels, trainer
-        self._store, self._puller, self._settings = store, puller, settings
+        self._store, self._settings = store, settings
         self._telemetry = bus.telemetry
         self._adoption = Adoption(bus, topics, edge, intake, predictor, thread, trainer, store, puller, holders["down"])
         self._tuning = Tuning(
@@ -106,9 +119,8 @@ class Learning:
             training=settings.adapter_training,
             every=settings.personalise_every,
         )
-        self._rounds = Rounds(
-            RoundSettings(min_deadline=settings.min_deadline, max_deadline=settings.max_deadline), store.round_number()
-        )
+        self._rounds = Rounds(settings.of_rounds(), store.round_number())
+        self._device_updates = DeviceUpdates(bus, topics, edge, puller, self._adoption, self._rounds)
         self._news = asyncio.Event()
         self._newest: ModelPointer | None = None
         self._residual: np.ndarray[Any, Any] | None = None
@@ -148,37 +160,8 @@ class Learning:
 
     async def update_arrived(self, device: str, offer: UpdateOffer) -> None:
         """A device's delta, inline or to be pulled; it gets a verdict in every case."""
-        reason = ""
-        try:
-            if offer.num_examples:
-                update = await self._read_update(device, offer)
-                reason = self._rounds.delta(device, offer.round, update, time.monotonic())
-            else:
-                self._rounds.gone(device, offer.round)
-        except (ValueError, BlobGone, DecodeError) as error:
-            reason = str(error)
-            self._rounds.gone(device, offer.round)
-        for name, count in self._rounds.counters.items():
-            self._telemetry.counters[f"rounds_{name}"] = count
-        if reason not in ("", "duplicate", "joins_next"):
-            self._telemetry.count("updates_refused")
-            _log.info("update of %s for round %d refused: %s", device, offer.round, reason)
-        accepted = reason in ("", "duplicate", "joins_next")
-        verdict = Verdict(id=offer.id, accepted=accepted, reason=reason[:2000])
+        await self._device_updates.arrived(device, offer)
         self._news.set()
-        with contextlib.suppress(NotPublished):
-            await self._bus.publish(self._topics.device_down(device, "verdict", self._edge), verdict.encode())
-
-    async def _read_update(self, device: str, offer: UpdateOffer) -> ModelUpdate:
-        if self.pointer is None or self._adoption.layout is None or offer.family != self.pointer.family:
-            raise ValueError(f"this edge trains family {self.pointer.family if self.pointer else 'none yet'}")
-        request_topic = self._topics.device_down(device, "blob_request", self._edge)
-        chunk_filter = self._topics.device_up(device, "chunk", self._edge)
-        body = await body_of(offer, self._puller, request_topic=request_topic, chunk_filter=chunk_filter)
-        if offer.inline is None:
-            self._puller.forget(offer.sha256)
-        delta = decode_delta(body, offer.codec, self._adoption.layout.size)
-        return ModelUpdate(offer.base_version, offer.num_examples, delta)
 
     # -- the lesson -------------------------------------------------------------------
     async def run(self) -> None:
@@ -245,11 +228,14 @@ class Learning:
     async def _hold_round(self) -> Closed | None:
         assert self.pointer is not None
         assert self._adoption.layout is not None
-        own = self._own_samples()
-        participants = self._devices.participants() + ([self._edge] if own else [])
+        own, layout = self._own_samples(), self._adoption.layout
+        if not own and not self._devices.participants():
+            return None
+        norm = await asyncio.to_thread(self._model_norm, layout) if self._rounds.needs_model_norm else 0.0
+        participants = self._devices.participants() + ([self._edge] if own else [])  # who left meanwhile is not one
         if not participants:
             return None
-        opened = self._rounds.open(participants, self.pointer.version, time.monotonic(), self._adoption.layout)
+        opened = self._rounds.open(participants, self.pointer.version, time.monotonic(), layout, norm)
         self._store.keep_round_number(opened.number)
         self._round = opened.number
         start = self._start_message(opened, self.pointer)
@@ -265,6 +251,10 @@ class Learning:
             if own_training is not None:
                 with contextlib.suppress(asyncio.CancelledError):
                     await own_training
+
+    def _model_norm(self, layout: Layout) -> float:
+        assert self.pointer is not None
+        return norm_of(flat_view(self._store.blobs.view(self.pointer.sha256), layout))
 
     def _start_message(self, opened: Round, pointer: ModelPointer) -> RoundStart:
         return RoundStart(

@@ -3,6 +3,9 @@
 No I/O and no clock: calls take `now` (monotonic s). One round is open at a time. Its mean is kept while deltas arrive,
 so a round holds one vector whoever many take part, and what it has is a valid mean whenever it must close.
 
+A delta is refused, and its sender not waited for, where it is not finite, far longer than others lately were, or claims
+more examples than a device can have (`update_checks`).
+
 A delta that missed its round by one is not lost: it waits, in a second running mean, for the next round that closes,
 and counts there at full weight though not towards the quorum. What was given to a round that is abandoned is dropped.
 """
@@ -10,24 +13,31 @@ and counts there at full weight though not towards the quorum. What was given to
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from megace2_iot.parameters import Layout, ModelUpdate, RunningMean, Vector, is_finite
+from megace2_iot.update_checks import RECENT, NormBound, examples, finite, norm_of
 
 FIRST_DEADLINE = 30.0  # s, before any participant's duration is known
 SLACK = 1.5  # of the usual duration until the deadline
 SMOOTHING = 0.3  # weight of the newest round in the usual duration
+ANY_NORM = NormBound(0.0, 0.0)
 REMEMBERED = 16  # rounds whose late deltas still tell how long their senders take
 
 
 @dataclass(frozen=True, slots=True)
 class RoundSettings:
-    """When a round closes: deadlines in s, `quorum` as the part of its participants that must have answered by then."""
+    """When a round closes: deadlines in s, `quorum` as the part of its participants that must have answered by then;
+    and what a delta may be, 0 for anything.
+    """
 
     min_deadline: float
     max_deadline: float
     quorum: float = 0.5
+    max_examples: float = 0.0  # behind a group of one delta
+    norms: NormBound = ANY_NORM
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +106,22 @@ class Rounds:
         self._opened_at: dict[int, float] = {}  # by round, the last `REMEMBERED`
         self._durations: dict[str, float] = {}  # s, the newest of each participant
         self._usual: float | None = None  # s, smoothed p90 over participants
-        self.counters = dict.fromkeys(("closed", "abandoned", "late", "joined", "duplicates"), 0)
+        self._norms: deque[float] = deque(maxlen=RECENT)  # of deltas that were taken
+        self._model_norm = 0.0
+        self.counters = dict.fromkeys(("closed", "abandoned", "late", "joined", "duplicates", "refused"), 0)
 
-    def open(self, participants: Sequence[str], base_version: int, now: float, layout: Layout) -> Round:
-        """Open a round over `base_version`; one that is still open is abandoned. Raises ValueError for nobody."""
+    @property
+    def needs_model_norm(self) -> bool:
+        """Whether the next round's deltas are compared with the model itself: there were too few others."""
+        return self._settings.norms.needs_model(self._norms)
+
+    def open(
+        self, participants: Sequence[str], base_version: int, now: float, layout: Layout, model_norm: float = 0.0
+    ) -> Round:
+        """Open a round over `base_version`; one that is still open is abandoned. Raises ValueError for nobody.
+
+        `model_norm` is that of the base, where `needs_model_norm`.
+        """
         members = tuple(dict.fromkeys(participants))
         if not members:
             raise ValueError("a round without participants")
@@ -107,6 +129,8 @@ class Rounds:
             self._abandon(self._open, "the next round was opened")
         if self._last is not None and self._last.layout != layout:
             self._waiting, self._waiting_of = None, set()  # deltas of another model
+            self._norms.clear()
+        self._model_norm = model_norm
         self._number += 1
         self._opened_at[self._number] = now
         self._opened_at.pop(self._number - REMEMBERED, None)
@@ -138,9 +162,7 @@ class Rounds:
 
     def _take(self, book: _Book, participant: str, update: ModelUpdate, now: float) -> str:
         assert self._mean is not None
-        reason = self._objection(book, participant, update)
-        if not reason:
-            reason = _add(self._mean, update)
+        reason = self._objection(book, participant, update) or self._added(self._mean, update)
         if reason == "duplicate":
             return reason
         if reason:
@@ -156,7 +178,7 @@ class Rounds:
             return "an earlier delta of this participant still waits for a round to close"
         if not reason:
             self._waiting = self._waiting or RunningMean(book.layout)
-            reason = _add(self._waiting, update)
+            reason = self._added(self._waiting, update)
         if reason:
             return reason
         book.answered.add(participant)
@@ -175,6 +197,20 @@ class Rounds:
         if update.base_version != wanted:
             return f"trained on release {update.base_version}, round {book.round.number} trains release {wanted}"
         return ""
+
+    def _added(self, mean: RunningMean, update: ModelUpdate) -> str:
+        """Check a delta and take it into a mean; why not, or ""."""
+        norm, bound = 0.0, self._settings.norms
+        found = examples(update.num_examples, self._settings.max_examples)
+        if found is None and (bound.ratio or bound.first):
+            norm = norm_of(update.delta)
+            found = finite(norm) or bound.check(norm, self._norms, self._model_norm)
+        reason = str(found) if found else _add(mean, update)
+        if reason:
+            self.counters["refused"] += 1
+        else:
+            self._norms.append(norm)
+        return reason
 
     def gone(self, participant: str, round_number: int | None = None) -> None:
         """A will, a `stopped`, or (in one round) nothing to give: waited for no longer. What it gave stays."""

@@ -49,6 +49,16 @@ def decode_delta(body: bytes | memoryview, codec: str, size: int) -> Vector:
     return np.frombuffer(body, np.dtype("<f4"))
 
 
+def body_sizes(codec: str, size: int) -> tuple[int, int]:
+    """The fewest and the most bytes that a delta of `size` elements can have; raises ValueError for another codec."""
+    if codec == "float32":
+        return 4 * size, 4 * size
+    if codec != "int8":
+        raise ValueError(f"unknown delta codec {codec!r}, known are {', '.join(delta_codecs)}")
+    head = _INT8.size + 4 * -(-size // SCALE_BLOCK)
+    return head + 1, head + size + (size >> 8) + 128  # zstd's own bound, and its checksum
+
+
 def _encode_int8(wanted: Vector) -> tuple[bytes, Vector]:
     """Per block of 256 a scale of max|x| / 127 and codes rint(x / scale); what rounding took off is left over."""
     codes, left = np.empty(wanted.size, np.int8), np.empty(wanted.size, np.float32)

@@ -19,6 +19,7 @@ from megace2_iot.messages import CHUNK_SIZE, BlobChunk, BlobRequest
 _log = logging.getLogger("megace2.blobs")
 MAX_BLOB = 4 << 30  # bytes
 FIRST_WAIT, LAST_WAIT = 1.0, 10.0  # s without a chunk before asking again, where nothing is known of the link
+TRIES = 3  # of a blob that comes whole but with a wrong hash: then its holder has another one
 LEAST_WAIT, SLACK, SMOOTHING = 0.2, 8.0, 0.2  # else so many of its usual gaps between two chunks, at least so many s
 
 
@@ -74,10 +75,15 @@ class _Part:
             sound = digest(view) == self.sha256
         if sound:
             os.replace(self._path, self._final)
+            self._map_path.unlink(missing_ok=True)
         else:
-            self._path.unlink(missing_ok=True)
-        self._map_path.unlink(missing_ok=True)
+            self.forget()
         return sound
+
+    def forget(self) -> None:
+        """Leave nothing of it on the disk."""
+        self._path.unlink(missing_ok=True)
+        self._map_path.unlink(missing_ok=True)
 
     def close(self) -> None:
         os.close(self._data)
@@ -95,7 +101,8 @@ class Puller:
     ) -> memoryview:
         """Return the blob, verified, from disk or from its holder; raises `BlobGone`.
 
-        Waits for a holder that is away, or raises `HolderSilent` after about `patience` seconds without a chunk.
+        One that sends other bytes does not offer this blob. Waits for one that is away, or raises `HolderSilent`
+        after about `patience` seconds without a chunk.
         """
         if not 0 < size <= MAX_BLOB:
             raise BlobGone(f"a blob of {size} bytes is not taken")
@@ -144,13 +151,15 @@ class Puller:
         chunks = await self._bus.subscribe(chunk_filter, limit=64)
         part = _Part(self._store, sha256, size)
         try:
-            while True:
+            for _ in range(TRIES):
                 await self._fill(part, request_topic, chunks, patience)
                 if await asyncio.to_thread(part.finish):
                     return
-                _log.warning("blob %s was damaged on the way, pulling it again", sha256[:12])
+                _log.warning("blob %s came with a wrong hash", sha256[:12])
                 part.close()
                 part = _Part(self._store, sha256, size)
+            part.forget()
+            raise BlobGone(f"blob {sha256[:12]} came {TRIES} times, each time with a wrong hash")
         finally:
             part.close()
             await self._bus.unsubscribe(chunks)

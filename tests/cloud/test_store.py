@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sqlite3
 import subprocess
@@ -37,8 +38,8 @@ def update(number: int, *, edge: str = "e1", base: int = 1, family: str = "f") -
 def accepted(store: Store, number: int, *, edge: str = "e1", base: int = 1) -> int:
     """Receive and accept update `number`; returns the version it made."""
     row, body = update(number, edge=edge, base=base)
-    store.receive(row, body)
-    return store.accept(row.id, [model(number)], 0).version
+    store.journal.receive(row, body)
+    return store.journal.accept(row.id, [model(number)], 0).version
 
 
 @pytest.fixture
@@ -65,11 +66,11 @@ def test_a_new_stem_begins_with_the_next_release(store: Store) -> None:
     """Versions never go back, and what was learned over another stem is neither a base nor rebuilt."""
     accepted(store, 1)
     waiting, body = update(2)
-    store.receive(waiting, body)
+    store.journal.receive(waiting, body)
     assert store.begin_family("f", "{}", model(7), b"stem 2").version == 3
     assert store.release("f", 2) is None
-    assert (store.accepted_arrivals("f"), store.folded("f"), store.pending()) == ([], {}, [])
-    verdict = store.verdict_of(waiting.id)
+    assert (store.journal.accepted_arrivals("f"), store.journal.folded("f"), store.journal.pending()) == ([], {}, [])
+    verdict = store.journal.verdict_of(waiting.id)
     assert verdict is not None
     assert verdict.reason.startswith("need_full: family f begins with release 3")
 
@@ -107,43 +108,43 @@ def test_a_received_update_waits(store: Store) -> None:
     """A crash after the journal and before the fold loses nothing."""
     rows = [update(number) for number in (2, 1, 3)]
     for row, body in rows:
-        store.receive(row, body)
-    assert store.pending() == [row for row, _ in rows]
-    assert store.update_body(rows[0][0].sha256) == rows[0][1]
-    assert store.verdict_of(rows[0][0].id) == VerdictRow("received", "", None)
-    assert store.verdict_of("unknown") is None
+        store.journal.receive(row, body)
+    assert store.journal.pending() == [row for row, _ in rows]
+    assert store.journal.body_of(rows[0][0].sha256) == rows[0][1]
+    assert store.journal.verdict_of(rows[0][0].id) == VerdictRow("received", "", None)
+    assert store.journal.verdict_of("unknown") is None
 
 
 def test_an_update_is_accepted_once(store: Store) -> None:
     """An update that is offered or folded twice makes one release."""
     row, body = update(1)
-    store.receive(row, body)
-    release = store.accept(row.id, [model(1)], 5)
-    store.receive(row, body)
-    store.refuse(row.id, "too late")
-    assert store.accept(row.id, [model(9)], 6) == release
-    assert store.verdict_of(row.id) == VerdictRow("accepted", "", 2)
-    assert (store.latest("f"), store.pending()) == (release, [])
+    store.journal.receive(row, body)
+    release = store.journal.accept(row.id, [model(1)], 5)
+    store.journal.receive(row, body)
+    store.journal.refuse(row.id, "too late")
+    assert store.journal.accept(row.id, [model(9)], 6) == release
+    assert store.journal.verdict_of(row.id) == VerdictRow("accepted", "", 2)
+    assert (store.latest("f"), store.journal.pending()) == (release, [])
 
 
 def test_a_refused_update_stays_refused(store: Store) -> None:
     """A verdict that was told to an edge is final."""
     row, body = update(1)
-    store.receive(row, body)
-    store.refuse(row.id, "not finite")
-    assert store.verdict_of(row.id) == VerdictRow("refused", "not finite", None)
+    store.journal.receive(row, body)
+    store.journal.refuse(row.id, "not finite")
+    assert store.journal.verdict_of(row.id) == VerdictRow("refused", "not finite", None)
     with pytest.raises(StoreError, match="was refused"):
-        store.accept(row.id, [model(1)], 0)
+        store.journal.accept(row.id, [model(1)], 0)
     with pytest.raises(StoreError, match="never received"):
-        store.accept("unknown", [model(1)], 0)
+        store.journal.accept("unknown", [model(1)], 0)
     assert store.latest("f").version == 1
 
 
 def test_a_body_must_have_its_hash(store: Store) -> None:
     """What is journalled is what was offered."""
     with pytest.raises(ValueError, match="does not have its hash"):
-        store.receive(update(1)[0], b"something else")
-    assert store.pending() == []
+        store.journal.receive(update(1)[0], b"something else")
+    assert store.journal.pending() == []
 
 
 def test_the_newest_update_of_each_edge_rebuilds_the_state(store: Store) -> None:
@@ -151,8 +152,8 @@ def test_the_newest_update_of_each_edge_rebuilds_the_state(store: Store) -> None
     accepted(store, 1, edge="e1")
     accepted(store, 2, edge="e2")
     accepted(store, 3, edge="e1", base=3)
-    assert store.accepted_arrivals("f") == [update(2, edge="e2")[0], update(3, edge="e1", base=3)[0]]
-    assert store.folded("f") == {"e1": update(3)[0].id, "e2": update(2)[0].id}
+    assert [row for row, _ in store.journal.accepted_arrivals("f")] == [update(2, edge="e2")[0], update(3, base=3)[0]]
+    assert store.journal.folded("f") == {"e1": update(3)[0].id, "e2": update(2)[0].id}
 
 
 # -- pruning --------------------------------------------------------------------------
@@ -162,21 +163,21 @@ def test_prune_keeps_what_is_needed(store: Store) -> None:
     for number in range(2, 9):
         accepted(store, number, edge="fast", base=number)
     waiting, body = update(9, edge="fast", base=4)
-    store.receive(waiting, body)
+    store.journal.receive(waiting, body)
     store.prune("f", 2)
     assert [version for version in range(1, 11) if store.release("f", version)] == [1, 4, 8, 9]
     assert len(store.releases("f")) == 9
     named = {digest(b"stem"), *(update(n)[0].sha256 for n in (1, 8, 9)), *(digest(model(v)) for v in (0, 3, 7, 8))}
     assert {path.name for path in store.blobs.directory.iterdir()} == named
-    assert [row.edge for row in store.accepted_arrivals("f")] == ["slow", "fast"]
+    assert [row.edge for row, _ in store.journal.accepted_arrivals("f")] == ["slow", "fast"]
 
 
 def test_prune_spares_a_blob_with_two_names(store: Store) -> None:
     """Two releases with the same weights are one file."""
     for number in range(1, 4):
         row, body = update(number, base=number)
-        store.receive(row, body)
-        store.accept(row.id, [model(0)], 0)
+        store.journal.receive(row, body)
+        store.journal.accept(row.id, [model(0)], 0)
     store.prune("f", 1)
     assert store.release("f", 4) == model(0)
     assert store.release("f", 1) is None
@@ -191,6 +192,20 @@ def test_leftovers_go_at_the_next_opening(tmp_path: Path) -> None:
     with Store.open(tmp_path, durable=False) as store:
         assert not store.blobs.has(orphan)
         assert len(list(store.blobs.directory.iterdir())) == 2
+
+
+def test_what_came_in_part_is_bounded(store: Store) -> None:
+    """Edges that begin a large update and vanish do not fill the disk; one that is on its way is left alone."""
+    folder = store.blobs.directory
+    for number in range(4):
+        for suffix in (".part", ".map"):
+            path = folder / f"{number}{suffix}"
+            path.touch()
+            os.utime(path, (number, number))
+    store.blobs.transfers["0"] = None  # type: ignore[assignment]
+    store.files.keep_parts(1)
+    assert sorted(path.name for path in folder.glob("*.part")) == ["0.part", "3.part"]
+    assert sorted(path.name for path in folder.glob("*.map")) == ["0.map", "3.map"]
 
 
 # -- trouble --------------------------------------------------------------------------
@@ -220,9 +235,9 @@ def test_a_held_ledger_says_who_must_end(store: Store, tmp_path: Path) -> None:
     """A forgotten database shell is named as the reason."""
     other = sqlite3.connect(tmp_path / "ledger.sqlite", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    store._ledger.execute("PRAGMA busy_timeout = 10")
+    store.ledger.connection.execute("PRAGMA busy_timeout = 10")
     with pytest.raises(StoreError, match="locked: end the program that holds it"):
-        store.refuse("x", "y")
+        store.journal.refuse("x", "y")
     other.close()
     accepted(store, 1)
 
@@ -230,18 +245,18 @@ def test_a_held_ledger_says_who_must_end(store: Store, tmp_path: Path) -> None:
 def test_a_missing_body_says_what_to_do(store: Store) -> None:
     """A deleted file is found before it is folded."""
     row, body = update(1)
-    store.receive(row, body)
+    store.journal.receive(row, body)
     store.blobs.path(row.sha256).unlink()
     with pytest.raises(StoreError, match=r"is missing: bring .* back from a backup"):
-        store.update_body(row.sha256)
+        store.journal.body_of(row.sha256)
 
 
 def test_a_torn_blob_is_written_again(store: Store) -> None:
     """A pulled file that lost its content in a power cut is not taken for the body."""
     row, body = update(1)
     store.blobs.path(row.sha256).write_bytes(b"")
-    store.receive(row, body)
-    assert store.update_body(row.sha256) == body
+    store.journal.receive(row, body)
+    assert store.journal.body_of(row.sha256) == body
 
 
 # -- SIGKILL --------------------------------------------------------------------------
@@ -257,21 +272,21 @@ from megace2_iot.tensors import decode_tensors, encode_tensors, tensor_parts
 def fold(store, row):
     newest = store.latest("f")
     tensors, _ = decode_tensors(store.release("f", newest.version))
-    assert store.update_body(row.sha256)
-    release = store.accept(row.id, tensor_parts({"a.x": tensors["a.x"] + 1}, {}), time.time())
+    assert store.journal.body_of(row.sha256)
+    release = store.journal.accept(row.id, tensor_parts({"a.x": tensors["a.x"] + 1}, {}), time.time())
     print(row.id, release.version, flush=True)
     store.prune("f", 3)
 
 with Store.open(Path(sys.argv[1])) as store:
     if store.family() is None:
         store.begin_family("f", "{}", encode_tensors({"a.x": np.zeros(1000, np.float32)}, {}), b"stem")
-    for row in store.pending():
+    for row in store.journal.pending():
         fold(store, row)
     while True:
         body = str(time.time_ns()).encode()
         row = UpdateRow(digest(body), "e1", "f", store.latest("f").version, 1, {"a": 1}, "int8", digest(body),
                         len(body), time.time())
-        store.receive(row, body)
+        store.journal.receive(row, body)
         fold(store, row)
 """
 
@@ -298,9 +313,9 @@ def test_sigkill_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
         assert [release.version for release in releases] == list(range(1, len(releases) + 1))
         assert len({release.update_id for release in releases}) == len(releases)
         for update_id, version in told:
-            assert store.verdict_of(update_id) == VerdictRow("accepted", "", int(version))
+            assert store.journal.verdict_of(update_id) == VerdictRow("accepted", "", int(version))
         newest = store.release("f", len(releases))
         assert newest is not None
         assert decode_tensors(newest)[0]["a.x"].tolist() == [len(releases) - 1] * 1000
-        assert len(store.pending()) <= 1
+        assert len(store.journal.pending()) <= 1
     assert len(told) > 6

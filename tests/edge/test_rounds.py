@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from edge_gateway.rounds import Abandoned, Closed, Rounds, RoundSettings, Waiting
 from megace2_iot.parameters import Layout, ModelUpdate
+from megace2_iot.update_checks import FEWEST, NormBound
 
 LAYOUT = Layout.of({"head.w": np.zeros(2, np.float32), "text.w": np.zeros(1, np.float32)})
 BASE = 7
@@ -190,7 +191,8 @@ def test_two_rounds_late_is_late() -> None:
     rounds.delta("a", 42, update(1, 1, 1), 3.0)
     close(rounds, 3.0)
     assert rounds.delta("a", 41, update(), 4.0) == "late"
-    assert rounds.counters == {"closed": 1, "abandoned": 1, "late": 1, "joined": 0, "duplicates": 0}
+    counted = {"closed": 1, "abandoned": 1, "late": 1, "joined": 0, "duplicates": 0, "refused": 0}
+    assert rounds.counters == counted
 
 
 def test_a_round_of_an_earlier_run_is_late() -> None:
@@ -198,6 +200,46 @@ def test_a_round_of_an_earlier_run_is_late() -> None:
     rounds = Rounds(RoundSettings(5.0, 600.0), last_number=41)
     assert rounds.delta("a", 41, update(), 1.0) == "late"
     assert rounds.open(["a"], BASE, 2.0, LAYOUT).number == 42
+
+
+def guarded() -> Rounds:
+    """Rounds that have taken enough deltas of norm 1 to know what is usual."""
+    rounds = Rounds(RoundSettings(5.0, 600.0, max_examples=100, norms=NormBound(5.0, 1.0)), last_number=40)
+    names = [f"d{n}" for n in range(FEWEST)]
+    assert rounds.needs_model_norm
+    rounds.open(names, BASE, 0.0, LAYOUT, model_norm=2.0)
+    for name in names:
+        assert rounds.delta(name, 41, update(0, 1, 0), 1.0) == ""
+    close(rounds, 1.0)
+    return rounds
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (update(float("inf"), 0, 0), "finite: "),
+        (update(0, 6, 0), "norm: 6 is 6 times the median"),
+        (update(0, 1, 0, n=101), "examples: 101 behind head"),
+    ],
+)
+def test_a_suspicious_delta_is_refused_and_the_round_goes_on(bad: ModelUpdate, reason: str) -> None:
+    """It is counted, its sender is not waited for, and the others' mean is theirs alone."""
+    rounds = guarded()
+    assert not rounds.needs_model_norm
+    rounds.open(["good", "bad"], BASE, 2.0, LAYOUT)
+    assert reason in rounds.delta("bad", 42, bad, 3.0)
+    assert rounds.delta("good", 42, update(0, 2, 0), 3.0) == ""
+    closed = close(rounds, 3.0)
+    assert (closed.delta.tolist(), closed.participants) == ([0, 2, 0], ("good",))
+    assert rounds.counters["refused"] == 1
+
+
+def test_the_first_deltas_are_compared_with_the_model() -> None:
+    """Before there are neighbours, nobody may change more than there is; another model begins anew."""
+    rounds = guarded()
+    other = Layout.of({"head.w": np.zeros(3, np.float32)})
+    rounds.open(["a"], BASE, 2.0, other, model_norm=2.0)
+    assert rounds.delta("a", 42, update(0, 3, 0, n={"head": 1}), 3.0).startswith("norm: 3 is 1.5 times the norm of the")
 
 
 @pytest.mark.parametrize(
