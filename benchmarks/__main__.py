@@ -25,6 +25,7 @@ NAMES = (
     "serving",
     "training",
     "device",
+    "outbox",
     "intake",
     "saturated",
     "latency",

@@ -16,17 +16,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from device_agent.agent import DeviceSettings
     from device_agent.fleet import ReplaySettings
     from device_agent.sensing.device import Sensor
+    from device_agent.settings import DeviceSettings
     from megace2_iot.service import Settings
 
 
 def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime reports its use to its makers otherwise
-    from device_agent.agent import DeviceSettings
     from device_agent.fleet import ReplaySettings, device_ids, run_fleet, shares
+    from device_agent.settings import DeviceSettings
     from megace2_iot.problems import Problem
     from megace2_iot.service import Settings, find_place, run
 

@@ -6,17 +6,16 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from device_agent.answers import Listener
-from device_agent.learning import Learner, Participant, TrainingSettings
+from device_agent.learning import Learner, Participant
 from device_agent.local_answers import LocalAnswers, policies
-from device_agent.outbox import Outbox, OutboxError, OutboxFull
+from device_agent.outbox import Outbox, OutboxError
+from device_agent.outbox.keeping import Keeper
 from device_agent.sender import Sender
-from device_agent.windows import Window
+from device_agent.settings import DeviceSettings, open_outbox
+from device_agent.windows import Window, to_record
 from megace2_iot import __version__
 from megace2_iot.blobs import BlobGone, BlobStore, Puller, chunk_tag
 from megace2_iot.bus import BrokerSettings, Bus, Delivery, Presence, connect
@@ -27,10 +26,10 @@ from megace2_iot.messages import (
     BlobRequest,
     DeviceConfig,
     DeviceProfile,
+    GapReceipt,
     Health,
     LocalModel,
     ModelPointer,
-    Policy,
     Prediction,
     Refusal,
     RoundStart,
@@ -45,30 +44,6 @@ from megace2_iot.tensors import decode_tensors
 from megace2_iot.topics import Topics
 
 _log = logging.getLogger("megace2.device")
-
-
-class DeviceSettings(BaseModel):
-    """One device; see docs/settings.md."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    id: str = Field("device-1", pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")
-    sources: tuple[str, ...] = ()  # what it senses with; none: it plays [replay]
-    print_answers: Literal["text", "json", "none"] = "none"
-    edge: str = Field("edge-1", pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")
-    state_dir: Path = Path("state/device")  # the outbox and the pulled blobs
-    train: bool = True  # take part in rounds, where torch is installed
-    training: TrainingSettings = TrainingSettings()
-    share_labels: float = Field(0.0, ge=0, le=1)  # part of the labelled windows whose label may leave the device
-    private_windows: int = Field(5000, ge=0)  # newest labelled windows kept for training
-    outbox_packets: int = Field(100_000, ge=1)
-    outbox_bytes: int = Field(512 << 20, ge=1 << 20)
-    outbox_age: float = Field(7200.0, gt=0)  # s
-    noise: float = Field(0.0, ge=0)  # added to what is sent, as a part of each channel's deviation
-    answers: Policy | None = None  # insist on who answers; by default the edge decides
-    scene: str = Field("", pattern=r"^[a-z0-9_-]{0,32}$")  # what other devices watch too: samples are joined
-    when_full: Literal["drop_oldest", "drop_newest"] = "drop_oldest"
-    health_interval: float = Field(5.0, gt=0)  # s
-    metrics_port: int = Field(0, ge=0, le=65535)  # Prometheus figures of all devices of the process; 0: none
 
 
 class DeviceRefused(Problem):
@@ -128,44 +103,43 @@ class Device:
         """Stream `windows`, that may come over the device's own connection; returns when all are answered, or with
         `stay` never. Raises `DeviceRefused`.
         """
-        outbox = Outbox.open(
-            self.settings.state_dir / f"{self.settings.id}.outbox",
-            max_packets=self.settings.outbox_packets,
-            max_bytes=self.settings.outbox_bytes,
-            max_age=self.settings.outbox_age,
-            when_full=self.settings.when_full,
-        )
+        outbox = open_outbox(self.settings)
+        keeper = Keeper(outbox, self.telemetry, self.settings.commit_interval)
         presence = Presence(topic=self._up("state"), payload=self._state)
         try:
             async with connect(self._broker, self.settings.id, presence=presence, telemetry=self.telemetry) as bus:
                 self._puller = Puller(bus, self._blobs)
                 try:
                     stream = windows(bus) if callable(windows) else windows
-                    await self._serve(bus, outbox, stream, stay=stay, ready=ready)
+                    await self._serve(bus, outbox, keeper, stream, stay=stay, ready=ready)
                 finally:
                     self._puller.close()
         finally:
             outbox.close()
+            keeper.tell()
 
     async def _serve(
         self,
         bus: Bus,
         outbox: Outbox,
+        keeper: Keeper,
         windows: AsyncIterator[Window],
         *,
         stay: bool,
         ready: Callable[[], None] | None,
     ) -> None:
         id, edge = self.settings.id, self.settings.edge
-        self._bus = bus
+        self._bus, self._keeper = bus, keeper
         self._sender = Sender(
             bus,
             self.topics,
             id,
             edge,
             outbox,
+            keeper,
             share=self.settings.share_labels,
             noise=self.settings.noise,
+            replay_rate=self.settings.replay_rate,
             listener=self._listener,
         )
         self._local = LocalAnswers(self._puller, self.topics, id, edge, self.telemetry)
@@ -183,6 +157,7 @@ class Device:
                 tasks.create_task(self._hear(inbox), name=f"{id}:inbox"),
                 *(tasks.create_task(self._hear(subscription), name=f"{id}:edge") for subscription in heard),
                 tasks.create_task(self._sender.run(), name=f"{id}:sender"),
+                tasks.create_task(keeper.run(), name=f"{id}:outbox"),
                 tasks.create_task(self._tell_health(), name=f"{id}:health"),
                 tasks.create_task(self._watch_link(), name=f"{id}:link"),
             ]
@@ -195,7 +170,7 @@ class Device:
             await self._stream(windows)
             if stay:
                 await asyncio.Event().wait()
-            await self._sender.until_idle()
+            await keeper.until_empty()
             for task in running:
                 task.cancel()
         await self._local.close()
@@ -203,15 +178,14 @@ class Device:
     async def _stream(self, windows: AsyncIterator[Window]) -> None:
         async for window in windows:
             local = await self._local.answer(window)
+            if self.settings.when_full == "block":
+                await self._keeper.room(len(to_record(window)))
             try:
                 seq = self._sender.accept(window, local)
-            except OutboxFull:
-                continue  # counted in the outbox's `shed`
             except OutboxError as error:
-                _log.error("%s", error)
-                self.telemetry.count("windows_lost")
+                _log.error("%s", error)  # counted in the outbox's `lost`
                 continue
-            if self._participant and self._sender.may_train(window, seq):
+            if seq is not None and self._participant and self._sender.may_train(window, seq):
                 self._participant.add(window)
 
     # -- what it hears ----------------------------------------------------------------
@@ -263,6 +237,9 @@ class Device:
     async def _on_prediction(self, payload: bytes) -> None:
         self._sender.answered(Prediction.decode(payload))
 
+    async def _on_gap_receipt(self, payload: bytes) -> None:
+        self._sender.noted(GapReceipt.decode(payload))
+
     async def _on_refusal(self, payload: bytes) -> None:
         refusal = Refusal.decode(payload)
         if refusal.about == "profile":
@@ -301,6 +278,7 @@ class Device:
     _HANDLERS: dict[str, Callable[[Any, bytes], Any]] = {  # noqa: RUF012  # a table, not state
         "config": _on_config,
         "prediction": _on_prediction,
+        "gap_receipt": _on_gap_receipt,
         "refusal": _on_refusal,
         "state": _on_edge_state,
         "model": _on_model,

@@ -12,8 +12,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from device_agent.agent import Device, DeviceSettings, torch_is_installed
+from device_agent.agent import Device, torch_is_installed
 from device_agent.learning import Learner
+from device_agent.settings import DeviceSettings
 from device_agent.sources import duration, replay
 from megace2_iot.blobs import BlobStore
 from megace2_iot.bus import BrokerSettings

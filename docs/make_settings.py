@@ -16,9 +16,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from cloud_aggregator.cloud import CloudSettings
-from device_agent.agent import DeviceSettings
 from device_agent.extraction.settings import SenseSettings
 from device_agent.fleet import ReplaySettings
+from device_agent.settings import DeviceSettings
 from edge_gateway.settings import EdgeSettings
 from megace2_iot.bus import BrokerSettings
 from megace2_iot.model.training import TrainingSettings
@@ -80,9 +80,18 @@ MEANING = {  # setting: unit, meaning
     "device.share_labels": ("part", "of the labelled windows whose label may leave the device, where the edge allows"),
     "device.private_windows": ("windows", "newest labelled windows kept in memory for training"),
     "device.outbox_packets": ("windows", "the outbox holds at most so many"),
-    "device.outbox_bytes": ("bytes", "of records in the outbox at most"),
+    "device.outbox_bytes": (
+        "bytes",
+        "of records in the outbox at most; none: 512 MiB, or a tenth of what is free on its disk where that is less",
+    ),
     "device.outbox_age": ("s", "older windows are shed"),
-    "device.when_full": ("", "what gives way when the outbox is full"),
+    "device.when_full": (
+        "",
+        "what gives way when the outbox is full; `block`: its source waits. See [reliability.md](reliability.md)",
+    ),
+    "device.commit_interval": ("s", "windows that come within it share a commit; 0 commits each at once"),
+    "device.fsync": ("", "how much a power cut may take; see [reliability.md](reliability.md)"),
+    "device.replay_rate": ("windows/s", "of what waited through an outage; 0 is as fast as the edge allows"),
     "device.health_interval": ("s", "between two health messages"),
     "device.metrics_port": ("", "Prometheus figures of the whole process, on loopback; 0 is none"),
     "replay.source": ("", "`synthetic`, a data set's file or folder, or a recording"),
@@ -179,8 +188,24 @@ MEANING = {  # setting: unit, meaning
     "edge.learning.min_deadline": ("s", "shortest deadline of a round"),
     "edge.learning.max_deadline": ("s", "longest deadline of a round"),
     "edge.learning.personalise_every": ("s", "at least between two fine-tunings of the adapter"),
+    "edge.learning.max_examples": ("examples", "behind a group of a device's update; 0: any"),
+    "edge.learning.max_norm_ratio": (
+        "times",
+        "the median norm of the last 20 updates of devices, above which one is refused; 0: any",
+    ),
+    "edge.learning.max_first_norm": ("times", "the model's own norm, while there were fewer than 8; 0: any"),
     "cloud.state_dir": ("", "folder of the ledger and the model store; one cloud at a time holds it"),
     "cloud.rule": ("", "of asynchronous aggregation"),
+    "cloud.checks.max_norm_ratio": (
+        "times",
+        "the median norm of the last 20 accepted updates, above which one is held; 0: any ([updates.md](updates.md))",
+    ),
+    "cloud.checks.max_first_norm": ("times", "the model's own norm, while fewer than 8 were accepted; 0: any"),
+    "cloud.checks.max_examples": ("examples", "behind a group of an update of an edge that `volumes` lacks; 0: any"),
+    "cloud.checks.volumes": ("examples", "that an edge and its devices hold, by edge, as it was registered"),
+    "cloud.checks.max_lag": ("releases", "between an update's base and the newest; 0: any"),
+    "cloud.checks.quarantine": ("updates", "held at most; then the edge that has most loses its oldest"),
+    "cloud.checks.quarantine_bytes": ("bytes", "of their deltas, likewise"),
     "cloud.model.preset": ("", "what release 1 is made of, on an empty store: `nano`, `mult` or `paper`"),
     "cloud.model.dims": ("channels", "width of each modality's features; devices of other widths are refused"),
     "cloud.model.seed": ("", "of release 1's weights"),

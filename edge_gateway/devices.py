@@ -12,6 +12,7 @@ from megace2_iot.messages import DeviceConfig, DeviceProfile, State
 from megace2_iot.telemetry import Rate
 
 MAX_DEVICES = 4096  # registered at once; one more is refused
+MOST_TOLD = 32  # devices of whose missing windows the edge's health tells
 
 
 @dataclass(slots=True)
@@ -82,6 +83,11 @@ class Devices:
         else:
             record.config, record.refused = planned, ""
         return planned
+
+    def missing(self) -> dict[str, int]:
+        """Windows that are missing, as facts by device: of those that miss most."""
+        worst = sorted(self, key=lambda record: -record.dedup.missing)[:MOST_TOLD]
+        return {f"missing.{record.id}": record.dedup.missing for record in worst if record.dedup.missing}
 
     def participants(self) -> list[str]:
         """Online devices that may train."""

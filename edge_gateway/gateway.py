@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("megace2.edge")
 LOAD_EVERY = 2.0  # s between two readings of the load
+KEEP_EVERY = 2.0  # s between two times that what was seen goes to the disk
 
 
 async def run_edge(
@@ -190,6 +191,7 @@ class Gateway:
             tasks.create_task(self.learning.run(), name=f"{edge}:learning")
             tasks.create_task(self.learning.offers.run(), name=f"{edge}:offers")
             tasks.create_task(self._configure_all(), name=f"{edge}:scheduling")
+            tasks.create_task(self._keep_seen(), name=f"{edge}:seen")
             tasks.create_task(self._tell_health(), name=f"{edge}:health")
             if self.distillation is not None:
                 tasks.create_task(self.distillation.run(), name=f"{edge}:distillation")
@@ -297,7 +299,19 @@ class Gateway:
             self.telemetry.gauge("windows_arriving", self._load.arriving)
             self.telemetry.gauge("windows_queued", self.inference.queued)
             self.telemetry.gauge("labelled_windows", len(self.labels))
-            self.store.keep_dedup({record.id: record.dedup for record in self.devices})
+
+    async def _keep_seen(self) -> None:
+        """Write down what was seen, and only then say to devices what gaps are known; for ever, and at the end."""
+        try:
+            while True:
+                await asyncio.sleep(KEEP_EVERY)
+                self._keep_dedup()
+                self.intake.gaps.send_receipts()
+        finally:
+            self._keep_dedup()
+
+    def _keep_dedup(self) -> None:
+        self.store.keep_dedup({record.id: record.dedup for record in self.devices})
 
     async def _configure(self, device: str) -> None:
         needs = self._needs()
@@ -331,6 +345,7 @@ class Gateway:
 
         def health() -> bytes:
             facts = {**self.learning.facts, "devices": sum(record.online for record in self.devices)}
+            facts |= self.devices.missing()
             figures, uptime = self.telemetry.snapshot(), time.monotonic() - began
             return Health(at=time.time(), uptime=uptime, figures=figures, facts=facts).encode()
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from edge_gateway.answers import Answers, Recipient, Waiting
 from edge_gateway.coded import CodedWindow
 from edge_gateway.devices import Devices
+from edge_gateway.gaps import Gaps
 from edge_gateway.labels import LabelledStore
 from edge_gateway.replies import Replies
 from edge_gateway.scenes import Joined, Joiner
@@ -72,6 +73,7 @@ class Intake:
         self._topics, self._devices, self._labels = topics, devices, labels
         self._answers, self._replies, self._telemetry = answers, replies, telemetry
         self._floors, self._put, self._quarantine = floors, put, quarantine
+        self.gaps = Gaps(replies, telemetry)
         self._scenes: Joiner[_Piece, tuple[Stage, Quantized]] = Joiner(scenes.slot, scenes.deadline)
         self._joining = asyncio.Event()
         self._stems: dict[str, Stem] = {}
@@ -113,6 +115,7 @@ class Intake:
             return
         self._telemetry.count("packets_received")
         self._telemetry.count("packet_bytes", len(delivery.payload))
+        self.gaps.take(record, packet)
         for window in packet.windows:
             recipient = Recipient(record, packet.epoch, window.seq, window.captured_at, received_at)
             if self._is_new(recipient) and self._can_answer(recipient, packet):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from megace2_iot import codec
 from megace2_iot.codec import DecodeError
@@ -144,8 +144,26 @@ class PacketWindow(BaseModel):
     features_saw_label: bool = False
 
 
+class Gap(BaseModel):
+    """Seqs that will never be sent, both ends included, and why: windows by reason."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    first: Count
+    last: Count
+    shed: dict[Annotated[str, Field(pattern=r"^[a-z_]{1,32}$")], Count] = Field({}, max_length=16)
+
+    @model_validator(mode="after")
+    def _is_ordered(self) -> Self:
+        if self.last < self.first:
+            raise ValueError("a gap ends before it begins")
+        return self
+
+
 class FeaturePacket(Message):
-    """Windows of one device under one epoch, all of one stage; the prediction of each is its acknowledgement."""
+    """Windows of one device under one epoch, all of one stage, and gaps; or gaps alone.
+
+    The prediction of each window is its acknowledgement, that of gaps a `GapReceipt`.
+    """
 
     kind: ClassVar[str] = "packet"
     device: NodeId
@@ -154,7 +172,24 @@ class FeaturePacket(Message):
     stage: Stage
     stem: Digest | None = None  # of an embedded packet
     replayed: bool = False  # backlog: kept out of latency figures
-    windows: tuple[PacketWindow, ...] = Field(min_length=1, max_length=16)
+    windows: tuple[PacketWindow, ...] = Field((), max_length=16)
+    gaps: tuple[Gap, ...] = Field((), max_length=64)
+    settled: Count = 0  # every smaller seq was answered or is in a gap that was receipted; 0: not said
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.windows and not self.gaps:
+            raise ValueError("a packet of neither windows nor gaps")
+        return self
+
+
+class GapReceipt(Message):
+    """The edge has these gaps on its disk, each by its first and last seq: they need not be told again."""
+
+    kind: ClassVar[str] = "gap_receipt"
+    zstd_level: ClassVar[int] = 0
+    epoch: Count
+    gaps: tuple[tuple[Count, Count], ...] = Field(min_length=1, max_length=1024)
 
 
 class Timings(BaseModel):
@@ -234,7 +269,6 @@ class ModelPointer(Message):
     stem_size: Count
     folded: dict[NodeId, str] = {}  # by edge, the last update that this release contains
     created_at: float = 0.0
-    signature: bytes = b""
 
 
 class LocalModel(ModelPointer):
@@ -265,16 +299,17 @@ class UpdateOffer(Message):
     kind: ClassVar[str] = "update"
     zstd_level: ClassVar[int] = 0  # int8 deltas are zstd frames already, float32 ones do not compress
     id: Digest
-    family: str
+    family: Annotated[str, Field(max_length=128)]
     base_version: Count
     round: Count
-    num_examples: dict[str, Annotated[float, Field(ge=0, le=1e12)]]
+    num_examples: dict[Annotated[str, Field(max_length=128)], Annotated[float, Field(ge=0, le=1e12)]] = Field(
+        max_length=256
+    )
     codec: Literal["float32", "int8"]
     sha256: Digest
     size: Count
     inline: bytes | None = Field(None, max_length=INLINE_LIMIT)
     duration: float = 0.0  # seconds of training behind it
-    signature: bytes = b""
 
 
 class Verdict(Message):

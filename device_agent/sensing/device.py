@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Literal
 
-from device_agent.agent import Device, DeviceSettings, torch_is_installed
+from device_agent.agent import Device, torch_is_installed
 from device_agent.answers import Answer, Listener
 from device_agent.extraction.settings import SenseSettings
 from device_agent.fleet import ReplaySettings
@@ -18,6 +18,7 @@ from device_agent.learning import Learner
 from device_agent.sensing import live, recorded
 from device_agent.sensing.pipeline import Extraction
 from device_agent.sensing.specs import Spec, read_specs
+from device_agent.settings import DeviceSettings
 from device_agent.windows import Window
 from megace2_iot.blobs import BlobStore
 from megace2_iot.bus import BrokerSettings, Bus

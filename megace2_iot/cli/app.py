@@ -20,12 +20,15 @@ from megace2_iot.cli import (
     import_,
     join,
     label,
+    outbox,
     record,
     replay,
     revoke,
+    rollback,
     sense,
     status,
     train,
+    updates,
 )
 
 app = typer.Typer(
@@ -45,6 +48,7 @@ for module in (
     record,
     label,
     status,
+    rollback,
     doctor,
     enroll,
     join,
@@ -55,6 +59,8 @@ for module in (
 ):
     app.command(module.__name__.rsplit(".", 1)[-1])(module.command)
 app.add_typer(broker.app, name="broker")
+app.add_typer(outbox.app, name="outbox")
+app.add_typer(updates.app, name="updates")
 app.add_typer(data.app, name="data")
 app.add_typer(import_.app, name="import")
 app.add_typer(export.app, name="export")

@@ -30,6 +30,7 @@ DROPS = (
     "windows_shed_full",
     "windows_shed_expired",
     "windows_shed_link",
+    "windows_shed_dropped",
     "bus_dropped",
     "answers_dropped",
     "packets_rejected",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -45,7 +46,6 @@ def command(
 
 
 SHED = {"device": "windows_shed_", "edge": "windows_shed_told_"}  # counters by reason; an edge knows what it was told
-IF_ANY = ("waiting", "shed", "missing")  # columns that are shown where somebody has something in them
 
 
 def _row(node: Node, watch: Watch) -> dict[str, Any]:
@@ -86,14 +86,25 @@ def _print(watch: Watch, as_json: bool, url: str) -> None:
     from rich.table import Table
 
     table = Table(title=f"{url}: {sum(row['state'] == 'online' for row in rows)} online")
-    shown = [column for column in IF_ANY if any(row[column] for row in rows)]
-    columns = ("tier", "id", "state", "version", "windows", *shown, "round", "gate")
+    columns = ("tier", "id", "state", "version", "windows", "round", "gate")
     for row in rows:
         if set(row["answers"]) - {"edge"}:  # who else answered
             row["windows"] = f"{row['windows']} (" + ", ".join(f"{n} {t}" for t, n in row["answers"].items()) + ")"
-        row["shed"] = ", ".join(f"{n} {reason}" for reason, n in row["shed"].items())
     for column in columns:
         table.add_column(column)
     for row in rows:
         table.add_row(*("" if row[column] is None else str(row[column]) for column in columns))
-    Console().print(table if rows else f"nobody has ever been online at {url}")
+    console = Console()
+    console.print(table if rows else f"nobody has ever been online at {url}")
+    for row in rows:
+        if row["shed"] or row["missing"]:  # else a line a device would say nothing
+            console.print(_unanswered(row), highlight=False)
+
+
+def _unanswered(row: Mapping[str, Any]) -> str:
+    """What a node knows of windows that were not answered."""
+    shed = ", ".join(f"{count:,} {reason}" for reason, count in row["shed"].items())
+    parts = [f"{row['missing']:,} windows are missing"] if row["missing"] else []
+    parts += [f"{'told of' if row['tier'] == 'edge' else 'shed'} {shed}"] if shed else []
+    parts += [f"{row['waiting']:,} wait"] if row["waiting"] else []
+    return f"{row['id']}: {'; '.join(parts)}"

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from tiers import corpus, until
 
-from device_agent.outbox import Outbox
+from device_agent.outbox import Bounds, Outbox
+from device_agent.outbox.keeping import Keeper
 from device_agent.sender import Sender
 from device_agent.sources import window_of
 from megace2_iot.bus import BrokerSettings, connect
-from megace2_iot.messages import DeviceConfig, FeaturePacket, Prediction, Timings
+from megace2_iot.messages import DeviceConfig, FeaturePacket, GapReceipt, Prediction, Timings
 from megace2_iot.topics import Topics
 
 T = Topics(site="test")
@@ -27,20 +30,21 @@ CONFIG = DeviceConfig(
 @contextlib.asynccontextmanager
 async def sending(broker: Any, folder: Path, share: float = 0.0) -> AsyncIterator[tuple[Sender, Outbox, list[Any]]]:
     """A sender, its outbox, and the packets that an edge hears."""
-    opened = Outbox.open(folder / "cam.outbox", max_packets=100, max_bytes=1 << 24, max_age=60.0)
+    opened = Outbox(folder / "cam.outbox", Bounds(100, 1 << 24, 60.0))
     settings = BrokerSettings(url=broker.url)
     with contextlib.closing(opened) as outbox:
         async with connect(settings, "cam") as bus, connect(settings, "edge-1") as edge:
             heard = await edge.subscribe(T.devices_of("edge-1", "packet"))
             await edge.wait_connected(5)
-            sender, packets = Sender(bus, T, "cam", "edge-1", outbox, share=share), []
+            keeper = Keeper(outbox, bus.telemetry, 0.01)
+            sender, packets = Sender(bus, T, "cam", "edge-1", outbox, keeper, share=share), []
 
             async def hear() -> None:
                 nonlocal packets
                 async for delivery in heard:
                     packets += [FeaturePacket.decode(delivery.payload)]
 
-            tasks = [asyncio.create_task(sender.run()), asyncio.create_task(hear())]
+            tasks = [asyncio.create_task(work) for work in (sender.run(), keeper.run(), hear())]
             try:
                 yield sender, outbox, packets
             finally:
@@ -102,7 +106,7 @@ async def test_what_does_not_free_a_window(run_embedded, tmp_path):
         await until(lambda: seqs(packets) == [1, 1])
         sender.answered(answer(outbox, 1))
         sender.answered(answer(outbox, 1))
-        await sender.until_idle()
+        await sender._keeper.until_empty()
         counters = sender._telemetry.counters
         assert (counters["answers_stale"], counters["answers_repeated"], counters["windows_answered"]) == (1, 1, 1)
 
@@ -136,8 +140,39 @@ async def test_shared_labels_are_spread_evenly(run_embedded, tmp_path):
 async def test_a_record_that_cannot_be_read_does_not_stop_the_rest(run_embedded, tmp_path):
     """It is counted as lost, and its neighbours go out."""
     async with run_embedded() as broker, sending(broker, tmp_path) as (sender, outbox, packets):
-        outbox.accept(b"of another version of this program", 1e12)
+        outbox.accept(b"of another version of this program", 1e12, 0.0)
         sender.accept(window_of(corpus(1)[0]))
         sender.configure(CONFIG, None, same_clock=True)
         await until(lambda: seqs(packets) == [2])
-        assert sender._telemetry.counters["windows_lost"] == 1
+        await until(lambda: sender._telemetry.counters["windows_lost"] == 1)
+
+
+async def test_gaps_go_with_windows_or_alone_until_they_are_noted(run_embedded, tmp_path):
+    """The edge hears what was shed; of what the device answered itself it hears when it hears anything."""
+    async with run_embedded() as broker, sending(broker, tmp_path) as (sender, outbox, packets):
+        for how in ("link", "kept"):
+            seq = sender.accept(window_of(corpus(1)[0]))
+            outbox.free(seq, how)
+            outbox.flush()
+            sender.configure(CONFIG, None, same_clock=True)
+            await until(lambda: packets)
+        (alone,) = packets
+        assert ([gap.shed for gap in alone.gaps], alone.windows, alone.settled) == ([{"link": 1}], (), 1)
+        sender.noted(GapReceipt(epoch=outbox.epoch, gaps=((1, 1),)))
+        sender.accept(window_of(corpus(1)[0]))
+        await until(lambda: len(packets) == 2)
+        assert ([gap.shed for gap in packets[1].gaps], seqs(packets), packets[1].settled) == ([{"kept": 1}], [3], 2)
+        sender.noted(GapReceipt(epoch=outbox.epoch + 1, gaps=((2, 2),)))
+        assert outbox.gaps == 1
+
+
+async def test_what_waited_is_marked_and_comes_after_what_is_live(run_embedded, tmp_path):
+    """A device that comes back tells the present before the past."""
+    async with run_embedded() as broker, sending(broker, tmp_path) as (sender, _, packets):
+        window, now = window_of(corpus(1)[0]), time.time()
+        for captured_at in (now - 30.0, now - 30.0, now + 60.0):  # the last is live however slow this machine is
+            sender.accept(replace(window, captured_at=captured_at))
+        sender.configure(CONFIG, None, same_clock=True)
+        await until(lambda: len(packets) == 2)
+        assert (seqs(packets), [packet.replayed for packet in packets]) == ([3, 1, 2], [False, True])
+        assert sender._telemetry.counters["windows_replayed"] == 2

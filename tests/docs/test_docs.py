@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import typer.main
 
-from device_agent.agent import DeviceSettings
+from device_agent.settings import DeviceSettings
 from megace2_iot.bus import BrokerSettings
 from megace2_iot.cli.app import app
 from megace2_iot.messages import FeaturePacket, Feedback, Message

@@ -13,7 +13,7 @@ import pytest
 from tiers import command
 
 from cloud_aggregator.cloud import CloudSettings
-from device_agent.agent import DeviceSettings
+from device_agent.settings import DeviceSettings
 from edge_gateway.settings import EdgeSettings
 from megace2_iot.bus import BrokerSettings
 from megace2_iot.cli.checkup import sensors, software, surroundings

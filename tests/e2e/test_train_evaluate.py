@@ -10,8 +10,8 @@ import pytest
 from tiers import Lab, command, launch, running, until
 
 from cloud_aggregator.trainer import Trainer
-from device_agent.agent import DeviceSettings
 from device_agent.fleet import ReplaySettings, run_fleet, shares
+from device_agent.settings import DeviceSettings
 from megace2_iot.datasets import load
 from megace2_iot.messages import Prediction
 from megace2_iot.model import checkpoint as checkpoints

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_gateway.dedup import DedupWindow, Seen
+from edge_gateway.dedup import DOUBT, DedupWindow, Seen
+from edge_gateway.ranges import Ranges
 from megace2_iot.codec import decode, encode
+from megace2_iot.messages import Gap
 
 
 def answered(window: DedupWindow, *seqs: int, epoch: int = 1) -> DedupWindow:
@@ -61,11 +63,10 @@ def test_one_that_comes_again_and_is_dropped_comes_again() -> None:
     assert window.see(1, 1) == Seen("again")
 
 
-def test_older_than_the_window_is_again() -> None:
-    """Beyond `width` nothing is known: better inferred twice than never."""
-    window = answered(DedupWindow(remembered=1, width=8), 1, 2, 20)
-    assert window.see(1, 12) == Seen("again")
-    assert window.see(1, 13) == Seen("new")
+def test_backlog_far_behind_what_is_live_is_seen_once() -> None:
+    """After two days offline a device sends what is fresh first: each old window is new all the same, and once."""
+    window = answered(DedupWindow(remembered=1), 172_801, *range(1, 500, 2), 172_802)
+    assert [window.see(1, seq).kind for seq in (2, 3, 172_801, 172_803)] == ["new", "again", "again", "new"]
 
 
 def test_a_larger_epoch_begins_anew() -> None:
@@ -87,14 +88,18 @@ def test_a_restart_forgets_only_what_waited() -> None:
     assert window.see(1, 3).answer == b"3"
 
 
-def test_a_smaller_window_reads_a_larger_ones_state() -> None:
+def test_fewer_answers_may_be_remembered_than_before() -> None:
     """Settings may change between runs."""
-    state = answered(DedupWindow(remembered=8, width=100), *range(50)).to_state()
-    window = DedupWindow.from_state(state, remembered=1, width=10)
-    assert window.see(1, 49).kind == "answered"
-    assert window.see(1, 48).kind == "again"
-    assert len(window.to_state()["answered"]) == 2
+    state = answered(DedupWindow(remembered=8), *range(50)).to_state()
+    window = DedupWindow.from_state(state, remembered=1)
+    assert [window.see(1, 49).kind, window.see(1, 48).kind, window.see(1, 50).kind] == ["answered", "again", "new"]
     assert len(window.to_state()["answers"]) == 1
+
+
+def test_a_state_of_the_first_format_is_read() -> None:
+    """It had a bit for each of the last seqs, the newest first."""
+    window = DedupWindow.from_state({"epoch": 1, "high": 9, "answered": b"\x05\x00", "answers": [[9, b"nine"]]})
+    assert [window.see(1, seq).kind for seq in (9, 8, 7, 6)] == ["answered", "new", "again", "new"]
 
 
 @pytest.mark.parametrize("state", [{}, {"epoch": 1}, {"epoch": 1, "high": 2, "answered": "x", "answers": [[1]]}])
@@ -106,11 +111,12 @@ def test_a_damaged_state_is_refused(state: dict[str, object]) -> None:
 
 def test_a_strangers_seqs_take_no_memory() -> None:
     """Huge seqs and windows that are never answered leave the state small."""
-    window = answered(DedupWindow(width=16), 0, 2**53, 1)
-    for seq in range(1000):
+    window = answered(DedupWindow(), 0, 2**53, *range(10, 30_000, 3))
+    for seq in range(0, 10_000, 7):
         window.see(1, seq)
-    assert len(window._waiting) == 16
-    assert len(encode(window.to_state())) < 200
+    assert len(window._waiting) == 1024
+    assert len(window._settled.pairs()) == 1024
+    assert len(encode(window.to_state())) < 20_000
 
 
 Steps = st.lists(st.tuples(st.sampled_from(["see", "answer", "forget"]), st.integers(0, 4)), max_size=60)
@@ -118,8 +124,8 @@ Steps = st.lists(st.tuples(st.sampled_from(["see", "answer", "forget"]), st.inte
 
 @given(Steps, st.integers(0, 4))
 def test_it_agrees_with_plain_sets(steps: list[tuple[str, int]], remembered: int) -> None:
-    """Within its width the window is exactly three sets: waiting, answered, remembered."""
-    window, waiting, done, answers = DedupWindow(remembered, width=64), set[int](), set[int](), dict[int, bytes]()
+    """The window is exactly three sets: waiting, answered, remembered."""
+    window, waiting, done, answers = DedupWindow(remembered), set[int](), set[int](), dict[int, bytes]()
     window.see(1, 5)  # begins the epoch
     for number, (step, seq) in enumerate(steps):
         if step == "see":
@@ -141,11 +147,63 @@ def test_it_agrees_with_plain_sets(steps: list[tuple[str, int]], remembered: int
 
 
 @given(st.lists(st.integers(0, 100), max_size=80), st.integers(1, 20))
-def test_an_answered_seq_is_never_new(seqs: list[int], width: int) -> None:
-    """Whatever the order of arrival and however narrow the window, nothing inferred passes for new."""
-    window, seen = DedupWindow(remembered=0, width=width), set[int]()
+def test_an_answered_seq_is_never_new(seqs: list[int], most: int) -> None:
+    """Whatever the order of arrival and however few ranges are kept, nothing inferred passes for new."""
+    window, seen = DedupWindow(remembered=0), set[int]()
+    window.see(1, 101)  # begins the epoch
+    window._settled = Ranges(most=most)
     for seq in seqs:
         kind = window.see(1, seq).kind
         assert kind == "again" or (kind == "new" and seq not in seen)
         window.answer(1, seq, b"")
         seen.add(seq)
+
+
+# -- what does not come ---------------------------------------------------------------
+def gap(first: int, last: int, **shed: int) -> Gap:
+    return Gap(first=first, last=last, shed=shed)
+
+
+def test_what_was_neither_answered_nor_shed_is_missing() -> None:
+    """The device says below which seq all is settled for it: what the edge does not know of that was lost."""
+    window = answered(DedupWindow(), 1)
+    assert window.settle(1, 2, 1) == 0
+    answered(window, 2, 3, 6, 9)
+    assert window.tell(1, gap(4, 5, full=2)) == {"full": 2}
+    assert window.settle(1, 7, 6) == 0
+    assert window.settle(1, 10, 9) == 2  # 7 and 8
+    assert window.settle(1, 10, 9) == 0
+    assert (window.missing, window.told) == (2, {"full": 2})
+
+
+def test_a_gap_that_is_told_twice_counts_once() -> None:
+    """Its receipt may be lost; and of a gap that grew, or had an answer in it, only the rest is news."""
+    window = DedupWindow()
+    assert window.tell(1, gap(4, 6, full=2, link=1)) == {"full": 2, "link": 1}
+    assert window.tell(1, gap(4, 6, full=2, link=1)) == {}
+    assert window.tell(1, gap(4, 8, full=4, link=1)) == {"full": 2}
+    answered(window, 9)
+    assert window.tell(1, gap(9, 10, expired=2)) == {"expired": 1}
+
+
+def test_what_an_edge_cannot_judge_is_not_missing() -> None:
+    """Before it knew the device, and what it may have answered just before it crashed."""
+    window = DedupWindow()
+    assert window.settle(1, 40, None) == 0
+    answered(window, 40, 71)  # what lies between was answered, or told, before its disk was lost
+    assert window.settle(1, 72, 71) == 0
+    window = DedupWindow.from_state(decode(encode(window.to_state())))
+    answered(window, 75)  # 72 to 74 were answered by the process that died
+    assert window.settle(1, 76, 75) == 0
+    answered(window, 75 + DOUBT, 77 + DOUBT)
+    assert window.settle(1, 78 + DOUBT, None) == 4  # those beyond 71 + DOUBT that did not come
+    assert window.missing == 4
+
+
+def test_a_new_epoch_is_judged_anew() -> None:
+    """The old outbox is gone: its holes are no holes of the new one, and what it still says is ignored."""
+    window = answered(DedupWindow(), 1, 5)
+    window.settle(1, 1, 1)
+    answered(window, 1, epoch=2)
+    assert window.settle(2, 2, 1) == 0
+    assert (window.settle(1, 6, 5), window.tell(1, gap(2, 4, full=3)), window.missing) == (0, {}, 0)

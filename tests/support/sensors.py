@@ -1,9 +1,9 @@
 """A device that senses, and a cloud whose model takes what it makes."""
 
-from device_agent.agent import DeviceSettings
 from device_agent.extraction.settings import SenseSettings
 from device_agent.fleet import ReplaySettings
 from device_agent.sensing.device import Sensor
+from device_agent.settings import DeviceSettings
 
 DIMS = {"text": 300, "audio": 74, "vision": 35}
 

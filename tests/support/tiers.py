@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cloud_aggregator.cloud import CloudSettings, run_cloud
-from device_agent.agent import Device, DeviceSettings
+from device_agent.agent import Device
 from device_agent.answers import Listener
 from device_agent.learning import Learner
+from device_agent.settings import DeviceSettings
 from device_agent.sources import window_of
 from device_agent.windows import Window
 from edge_gateway.gateway import run_edge

@@ -14,8 +14,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from device_agent.agent import Device, DeviceSettings
+from device_agent.agent import Device
 from device_agent.learning import Learner, TrainingSettings
+from device_agent.settings import DeviceSettings
 from device_agent.windows import Window
 from megace2_iot.blobs import BlobStore
 from megace2_iot.bus import BrokerSettings, Subscription, connect

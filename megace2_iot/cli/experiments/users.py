@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from device_agent.agent import Device, DeviceSettings
+from device_agent.agent import Device
 from device_agent.answers import Answer
+from device_agent.settings import DeviceSettings
 from device_agent.windows import Window
 from megace2_iot.blobs import BlobStore
 from megace2_iot.bus import BrokerSettings, connect
