@@ -12,7 +12,7 @@ export ORT_DISABLE_TELEMETRY = 1
 demo: $(VENV)/.run
 	@$(BIN)/megace2 demo $(ARGS)
 
-test: $(VENV)/.dev mosquitto
+test: $(VENV)/.dev mosquitto mqttjs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -53,6 +53,11 @@ $(VENV)/.dev: $(VENV)/.run requirements-dev.lock
 .PHONY: mosquitto
 mosquitto:
 	@sh deploy/get-mosquitto.sh
+
+# MQTT.js, a foreign client of the broker's tests, where npm is there.
+.PHONY: mqttjs
+mqttjs: mosquitto
+	@sh deploy/get-mqttjs.sh $(VENV)/mqttjs
 
 clean:
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache

@@ -15,6 +15,7 @@ from rich.console import Console
 from benchmarks.rows import Row, machine, show
 
 NAMES = (
+    "broker",
     "packet",
     "compression",
     "sensing",

@@ -1,6 +1,6 @@
-"""How a full subscriber slows its publishers: PUBACKs withheld in order, and a limit on how long; no I/O.
+"""How a full subscriber slows its publishers: PUBACKs and PUBRECs withheld in order, and for how long; no I/O.
 
-A publisher with a bounded window of unacknowledged messages stops by itself when its PUBACKs stay out, and nothing
+A publisher with a bounded window of unacknowledged messages stops by itself when its answers stay out, and nothing
 that was acknowledged is ever dropped for a connected client.
 """
 
@@ -12,20 +12,20 @@ from typing import Protocol
 
 
 class Publisher(Protocol):
-    """Whoever waits for a PUBACK."""
+    """Whoever waits for an answer."""
 
-    def release(self) -> None:
-        """A hold may have ended."""
+    def let_go(self) -> None:
+        """A hold has ended."""
 
 
 class Hold:
-    """One withheld PUBACK: it may go once `waiting_for` full sessions have room or are gone."""
+    """One withheld PUBACK or PUBREC: it may go once `waiting_for` full sessions have room or are gone."""
 
-    __slots__ = ("packet_id", "publisher", "size", "waiting_for")
+    __slots__ = ("answer", "publisher", "size", "waiting_for")
 
-    def __init__(self, publisher: Publisher, packet_id: int, size: int, waiting_for: int) -> None:
+    def __init__(self, publisher: Publisher, answer: bytes, size: int, waiting_for: int) -> None:
         self.publisher = publisher
-        self.packet_id = packet_id
+        self.answer = answer
         self.size = size
         self.waiting_for = waiting_for
 
@@ -33,11 +33,11 @@ class Hold:
         """One of the full sessions has room."""
         self.waiting_for -= 1
         if self.waiting_for == 0:
-            self.publisher.release()
+            self.publisher.let_go()
 
 
 class WithheldAcks:
-    """One publisher's withheld PUBACKs, oldest first: MQTT-4.6.0-2 keeps them in order, so one delays the rest."""
+    """One publisher's withheld answers, oldest first: MQTT-4.6.0-2 keeps them in order, so one delays the rest."""
 
     def __init__(self, max_messages: int, max_bytes: int) -> None:
         self._holds: deque[Hold] = deque()
@@ -45,8 +45,8 @@ class WithheldAcks:
         self._max_messages = max_messages
         self._max_bytes = max_bytes
 
-    def __bool__(self) -> bool:
-        return bool(self._holds)
+    def __len__(self) -> int:
+        return len(self._holds)
 
     @property
     def full(self) -> bool:
@@ -57,12 +57,12 @@ class WithheldAcks:
         self._holds.append(hold)
         self._bytes += hold.size
 
-    def free(self) -> Iterator[int]:
-        """Packet ids that nothing holds back any more; each is given once."""
+    def free(self) -> Iterator[bytes]:
+        """Answers that nothing holds back any more; each is given once."""
         while self._holds and self._holds[0].waiting_for == 0:
             hold = self._holds.popleft()
             self._bytes -= hold.size
-            yield hold.packet_id
+            yield hold.answer
 
 
 class DrainWatch:

@@ -7,7 +7,7 @@ into which the socket then writes directly: its payload is never copied again, h
 from __future__ import annotations
 
 from broker.codec import FIRST_BYTES, decode
-from broker.packets import Packet, PacketTooLargeError, ProtocolError
+from broker.packets import V311, Connect, Packet, PacketTooLargeError, ProtocolError
 
 BUFFER_BYTES = 64 * 1024
 
@@ -15,7 +15,8 @@ BUFFER_BYTES = 64 * 1024
 class PacketReader:
     """Fill `buffer()`, say how much with `advance(n)`, then call `next()` until it returns None."""
 
-    def __init__(self, max_packet_size: int) -> None:
+    def __init__(self, max_packet_size: int, version: int = V311) -> None:
+        self.version = version  # what the packets are decoded as; a CONNECT sets it
         self.max_packet_size = max_packet_size  # bytes, header included; may be raised between two packets
         self._shared = memoryview(bytearray(BUFFER_BYTES))
         self._start = 0
@@ -43,7 +44,7 @@ class PacketReader:
             if self._own_filled < len(self._own):
                 return None
             body, self._own = self._own, None
-            return decode(self._own_first, body, borrowed=False)
+            return self._decoded(decode(self._own_first, body, self.version, borrowed=False))
         header = self._header()
         if header is None:
             self._make_room()
@@ -52,12 +53,17 @@ class PacketReader:
         end = start + length
         if end <= self._end:
             self._start = end
-            return decode(first, self._shared[start:end])
+            return self._decoded(decode(first, self._shared[start:end], self.version))
         if end - self._start <= BUFFER_BYTES:
             self._make_room()
         else:
             self._begin_own(first, start, length)
         return None
+
+    def _decoded(self, packet: Packet) -> Packet:
+        if isinstance(packet, Connect):
+            self.version = packet.level
+        return packet
 
     def feed(self, data: bytes) -> list[Packet]:
         """All packets that `data` completes, for a caller that has bytes and no use for `buffer()`."""

@@ -9,9 +9,11 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 DropReason = Literal[
-    "slow_subscriber",  # QoS 0 for a client that does not keep up
-    "away",  # the oldest QoS 1 of a client that stayed away too long
+    "slow_subscriber",  # QoS 0, or retained messages asked for again, of a client that does not keep up
+    "away",  # the oldest QoS 1 or 2 of a client that stayed away too long
     "denied",  # the publisher may not publish to the topic
+    "expired",  # waited longer than its publisher wanted
+    "client_limit",  # larger than the packets that the subscriber takes
     "retained_full",  # delivered, but not retained
 ]
 EndReason = Literal[
@@ -19,9 +21,9 @@ EndReason = Literal[
     "lost",  # the network did not
     "takeover",  # the same client id connected again
     "refused",  # CONNECT was answered with a return code other than 0
-    "protocol",  # not MQTT 3.1.1
+    "revoked",  # its certificate or its user is not valid any more
+    "protocol",  # not MQTT, or not what it allows
     "oversize",  # a packet over max_packet_size
-    "qos2",  # a QoS 2 publication
     "keepalive",  # silent for 1.5 times its keepalive
     "connect_deadline",  # no CONNECT in time
     "stuck",  # full, and took nothing for drain_deadline seconds: it held up its publishers

@@ -1,15 +1,15 @@
-"""Topics and topic filters: which are valid, which match, and who subscribed to what (MQTT 3.1.1, 4.7)."""
+"""Topics and topic filters: which are valid, and which match (MQTT, 4.7)."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 V = TypeVar("V")
-S = TypeVar("S", bound=Hashable)
 
 MAX_LEVELS = 32  # of a filter, and of a topic to retain: each level is a node that somebody must pay for
-MATCH_CACHE = 4096  # topics whose subscribers are remembered until a subscription changes
+SHARE = "$share/"
+RESERVED = "$SYS/"  # only the broker publishes below it
 
 
 def is_valid_filter(topic_filter: str) -> bool:
@@ -18,6 +18,56 @@ def is_valid_filter(topic_filter: str) -> bool:
     if not topic_filter or len(levels) > MAX_LEVELS or "#" in levels[:-1]:
         return False
     return all(level in ("+", "#") or not ("+" in level or "#" in level) for level in levels)
+
+
+def split_share(topic_filter: str) -> tuple[str, str] | None:
+    """Group and plain filter of `$share/group/filter`, or of any filter with no group; None where it is invalid."""
+    group = ""
+    if topic_filter.startswith(SHARE):
+        group, slash, topic_filter = topic_filter[len(SHARE) :].partition("/")
+        if not slash or not group or "+" in group or "#" in group:
+            return None
+    return (group, topic_filter) if is_valid_filter(topic_filter) else None
+
+
+def matches(topic_filter: str, topic: str) -> bool:
+    """Whether a valid filter matches a topic, for one pair; the trees below do it for many."""
+    wanted, levels = topic_filter.split("/"), topic.split("/")
+    if levels[0].startswith("$") and wanted[0] in ("+", "#"):
+        return False
+    for place, level in enumerate(wanted):
+        if level == "#":
+            return True
+        if place == len(levels) or level not in ("+", levels[place]):
+            return False
+    return len(wanted) == len(levels)
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether some topic is matched by both of two valid filters."""
+    ones, others = one.split("/"), other.split("/")
+    if {ones[0], others[0]} & {"+", "#"} and (ones[0] + others[0]).count("$"):
+        return False
+    for left, right in zip(ones, others, strict=False):
+        if "#" in (left, right):
+            return True
+        if left != right and "+" not in (left, right):
+            return False
+    longer = max(ones, others, key=len)[min(len(ones), len(others)) :]
+    return not longer or longer == ["#"]
+
+
+def covers(wide: str, narrow: str) -> bool:
+    """Whether every topic that the filter `narrow` matches is matched by the filter `wide`."""
+    wanted, levels = wide.split("/"), narrow.split("/")
+    if wanted[0] in ("+", "#") and levels[0].startswith("$"):
+        return False
+    for place, level in enumerate(wanted):
+        if level == "#":
+            return True
+        if place == len(levels) or levels[place] == "#" or level not in ("+", levels[place]):
+            return False
+    return len(wanted) == len(levels)
 
 
 class _Node(Generic[V]):
@@ -47,6 +97,13 @@ class TopicTree(Generic[V]):
         for level in path.split("/"):
             node = node.children.setdefault(level, _Node())
         node.value = value
+
+    def setdefault(self, path: str, value: V) -> V:
+        """The value of `path`, which becomes `value` where it has none."""
+        found = self.get(path)
+        if found is None:
+            self.put(path, found := value)
+        return found
 
     def remove(self, path: str) -> None:
         """Forget `path`'s value, if it has one, and every node that it alone needed."""
@@ -111,42 +168,3 @@ class TopicTree(Generic[V]):
     @staticmethod
     def _matched_by_wildcard(node: _Node[V], depth: int) -> list[_Node[V]]:
         return [child for level, child in node.children.items() if depth > 0 or not level.startswith("$")]
-
-
-class Subscriptions(Generic[S]):
-    """Who subscribed to which topic filter with which QoS."""
-
-    def __init__(self) -> None:
-        self._tree: TopicTree[dict[S, int]] = TopicTree()
-        self._matches: dict[str, tuple[tuple[S, int], ...]] = {}
-
-    def add(self, subscriber: S, topic_filter: str, qos: int) -> None:
-        """Subscribe, or change the QoS of a subscription."""
-        self._matches.clear()
-        subscribers = self._tree.get(topic_filter)
-        if subscribers is None:
-            self._tree.put(topic_filter, {subscriber: qos})
-        else:
-            subscribers[subscriber] = qos
-
-    def remove(self, subscriber: S, topic_filter: str) -> None:
-        self._matches.clear()
-        subscribers = self._tree.get(topic_filter)
-        if subscribers is None or subscribers.pop(subscriber, None) is None:
-            return
-        if not subscribers:
-            self._tree.remove(topic_filter)
-
-    def of(self, topic: str) -> tuple[tuple[S, int], ...]:
-        """Each subscriber once, with the greatest QoS of its filters that match `topic`."""
-        found = self._matches.get(topic)
-        if found is None:
-            greatest: dict[S, int] = {}
-            for subscribers in self._tree.under_filters_of(topic):
-                for subscriber, qos in subscribers.items():
-                    greatest[subscriber] = max(qos, greatest.get(subscriber, 0))
-            found = tuple(greatest.items())
-            if len(self._matches) >= MATCH_CACHE:
-                self._matches.clear()
-            self._matches[topic] = found
-        return found

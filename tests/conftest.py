@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from absent import skip_or_fail
 
 from broker.mosquitto import MosquittoSettings, private_mosquitto
 from broker.mosquitto_process import find_mosquitto
@@ -18,13 +19,6 @@ from broker.server import embedded_broker
 from broker.settings import EmbeddedSettings
 
 RunBroker = Callable[..., AbstractAsyncContextManager[Any]]
-
-
-def skip_or_fail(reason: str) -> None:
-    """A user's machine may lack something; CI's may not."""
-    if os.environ.get("CI"):
-        pytest.fail(f"{reason}, and CI must not skip these tests")
-    pytest.skip(reason)
 
 
 @pytest.fixture

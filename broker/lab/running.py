@@ -8,14 +8,18 @@ import os
 import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import NoReturn
 
+from broker.lab.certificates import REVOKED
 from broker.lab.mosquitto_conf import PID
-from broker.lab.site import CONF, PKI, Site
+from broker.lab.site import ACL, BROKER_CERTIFICATE, BROKER_KEY, CONF, DATA, PASSWORDS, PKI, Site
 from broker.mosquitto_process import mosquitto_version, required_mosquitto, start_mosquitto, stop_mosquitto
-from broker.settings import BrokerError, port_in_use
+from broker.server import embedded_broker
+from broker.settings import AccessFiles, BrokerError, EmbeddedSettings, Listener, TlsSettings, port_in_use
 from megace2_iot.identity import CA
 
+Ended = Callable[[], Awaitable[NoReturn]]
 START_DEADLINE = 10.0  # s
 STOP_DEADLINE = 5.0  # s
 POLL = 0.05  # s between two looks at a starting broker
@@ -23,8 +27,15 @@ MOMENT = 1  # days: the shortest life of a certificate
 
 
 @contextlib.asynccontextmanager
-async def site_mosquitto(site: Site) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run Mosquitto with the site's configuration. Raises `BrokerError` where there is none or it does not start."""
+async def site_mosquitto(site: Site) -> AsyncIterator[Ended]:
+    """Run Mosquitto with the site's configuration; gives what waits for its end, and then raises `BrokerError`.
+
+    Raises `BrokerError` where there is none or it does not start.
+    """
+
+    async def ended() -> NoReturn:
+        raise BrokerError(f"mosquitto ended by itself with status {await process.wait()}")
+
     binary = required_mosquitto()
     await mosquitto_version(binary)
     for port in filter(None, (site.config.port, site.config.websocket_port)):
@@ -34,10 +45,61 @@ async def site_mosquitto(site: Site) -> AsyncIterator[asyncio.subprocess.Process
     process = await start_mosquitto(binary, site.folder / CONF, None)
     try:
         await _wait_until_ready(process, site)
-        yield process
+        yield ended
     finally:
         await stop_mosquitto(process, STOP_DEADLINE)
         (site.folder / PID).unlink(missing_ok=True)
+
+
+@contextlib.asynccontextmanager
+async def site_embedded(site: Site) -> AsyncIterator[Ended]:
+    """Run the embedded broker, in this event loop, with the same certificates, accounts and access list.
+
+    It reads them again on SIGHUP, as Mosquitto does. Raises `BrokerError` where it cannot listen.
+    """
+    loop, again = asyncio.get_running_loop(), asyncio.Event()
+    async with embedded_broker(embedded_settings(site)) as broker:
+
+        async def ended() -> NoReturn:
+            while True:
+                await again.wait()
+                again.clear()
+                await broker.reload()
+
+        loop.add_signal_handler(signal.SIGHUP, again.set)
+        (site.folder / PID).write_text(f"{os.getpid()}\n")
+        try:
+            yield ended
+        finally:
+            loop.remove_signal_handler(signal.SIGHUP)
+            (site.folder / PID).unlink(missing_ok=True)
+
+
+def embedded_settings(site: Site) -> EmbeddedSettings:
+    """What the embedded broker is told of a site, as `mosquitto_conf` tells Mosquitto."""
+    config, pki, certificates = site.config, site.folder / PKI, site.config.auth == "certificates"
+    tls = TlsSettings(
+        pki / BROKER_CERTIFICATE,
+        pki / BROKER_KEY,
+        ca=pki / CA if certificates else None,
+        require_certificate=certificates,
+        crl=pki / REVOKED if certificates else None,
+        identity_as_username=certificates,
+    )
+    return EmbeddedSettings(
+        host=config.bind,
+        port=config.port,
+        tls=tls,
+        listeners=(Listener(config.bind, config.websocket_port, tls, True),) if config.websocket_port else (),
+        access_files=AccessFiles(
+            users=None if certificates else site.folder / PASSWORDS,
+            acl=site.folder / ACL,
+            username_is_client_id=True,
+        ),
+        persistence=site.folder / DATA / "embedded.sqlite",
+        max_packet_size=config.max_packet_size,
+        max_keepalive=120,
+    )
 
 
 def _check_free(host: str, port: int) -> None:

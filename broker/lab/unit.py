@@ -21,7 +21,7 @@ def unit_name(site: Site) -> str:
     return f"megace2-broker-{site.config.name}.service"
 
 
-def unit_text(site: Site, command: Path, *, system: bool) -> str:
+def unit_text(site: Site, command: Path, *, system: bool, embedded: bool = False) -> str:
     """The unit: `command` is the megace2 to run. It restarts, and may write the site's folder only."""
     folder = str(site.folder)
     owner = pwd.getpwuid(site.folder.stat().st_uid).pw_name
@@ -35,7 +35,7 @@ def unit_text(site: Site, command: Path, *, system: bool) -> str:
         "[Service]",
         "Type=notify",
         "NotifyAccess=main",
-        f"ExecStart={shlex.quote(str(command))} broker up --dir {shlex.quote(folder)}",
+        f"ExecStart={shlex.quote(str(command))} broker up --dir {shlex.quote(folder)}" + " --embedded" * embedded,
         *([f"User={owner}"] if system else []),
         "WatchdogSec=30",
         "Restart=on-failure",
@@ -71,7 +71,7 @@ def unit_text(site: Site, command: Path, *, system: bool) -> str:
     return "\n".join([*lines, "", "[Install]", f"WantedBy={'multi-user' if system else 'default'}.target", ""])
 
 
-def install_unit(site: Site, folder: Path | None = None) -> Path:
+def install_unit(site: Site, folder: Path | None = None, *, embedded: bool = False) -> Path:
     """Write the unit and start it, now and at every boot. Raises `BrokerError` where there is no systemd."""
     system = os.geteuid() == 0
     where = folder or (SYSTEM if system else USER.expanduser())
@@ -79,7 +79,7 @@ def install_unit(site: Site, folder: Path | None = None) -> Path:
     command = Path(shutil.which("megace2") or Path(sys.executable).with_name("megace2"))
     try:
         where.mkdir(parents=True, exist_ok=True)
-        path.write_text(unit_text(site, command, system=system))
+        path.write_text(unit_text(site, command, system=system, embedded=embedded))
     except OSError as error:
         raise BrokerError(f"{path} cannot be written: {error.strerror}") from None
     if shutil.which("systemctl") is None:

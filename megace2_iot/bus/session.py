@@ -50,7 +50,7 @@ class Bus:
         self, settings: BrokerSettings, node: str, presence: Presence | None, telemetry: Telemetry | None
     ) -> None:
         self.settings, identity = settings.known_as(node)
-        self.node = node
+        self.node = identity.id if identity and identity.role == "operator" else node
         self._seal = Seal(self.settings.identity, identity) if self.settings.identity and identity else None
         self.telemetry = telemetry or Telemetry()
         self.session = 0

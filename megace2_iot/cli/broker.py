@@ -1,50 +1,59 @@
-"""`megace2 broker`: the embedded MQTT broker of one machine, and a lab's Mosquitto with accounts."""
+"""`megace2 broker`: the embedded MQTT broker; below it the commands of a lab's broker (`lab.py`)."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import socket
+import signal
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from megace2_iot.cli.options import Config, Json
-from megace2_iot.cli.site import SITES, SiteDir, day, open_site
+from megace2_iot.cli import lab
+from megace2_iot.cli.options import Config
 from megace2_iot.problems import Problem
 from megace2_iot.service import Settings, run, tell_ready
+
+if TYPE_CHECKING:
+    from broker.settings import EmbeddedSettings, Listener, TlsSettings
 
 app = typer.Typer(
     help="Run the embedded broker; or init, up and list: a lab's broker, where every node proves who it is.",
     invoke_without_command=True,
     no_args_is_help=False,
 )
-
-
-class Auth(StrEnum):
-    """How nodes prove who they are."""
-
-    certificates = "certificates"
-    passwords = "passwords"
+app.command()(lab.init)
+app.command()(lab.up)
+app.command("list")(lab.list_nodes)
 
 
 @app.callback()
 def command(
     context: typer.Context,
-    host: Annotated[str, typer.Option(help="Address to listen on; others than loopback let anybody in.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one and prints it.")] = 1883,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of MQTT; 0 takes a free one and prints it.")] = 1883,
+    tls_port: Annotated[int | None, typer.Option(min=0, max=65535, help="Of MQTT over TLS, too.")] = None,
+    websocket_port: Annotated[int | None, typer.Option(min=0, max=65535, help="Of MQTT over WebSocket, too.")] = None,
+    wss_port: Annotated[int | None, typer.Option(min=0, max=65535, help="Of the same over TLS, too.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="The broker's certificate (PEM).")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key.")] = None,
+    tls_ca: Annotated[Path | None, typer.Option(help="Who signs clients' certificates, which are asked for.")] = None,
+    tls_crl: Annotated[Path | None, typer.Option(help="Which of them are revoked.")] = None,
+    users: Annotated[Path | None, typer.Option(help="Password file, as mosquitto_passwd writes it.")] = None,
+    acl: Annotated[Path | None, typer.Option(help="Access list, as Mosquitto's acl_file.")] = None,
+    persistence: Annotated[
+        Path | None, typer.Option(help="SQLite file for sessions and retained messages; default: memory only.")
+    ] = None,
+    fsync: Annotated[bool, typer.Option("--fsync", help="Survive the loss of power, too.")] = False,
     max_packet: Annotated[int, typer.Option(min=1024, help="Bytes of the largest packet.")] = 1 << 20,
     insecure: Annotated[bool, typer.Option("--insecure", help="Listen beyond this machine, for anybody.")] = False,
     config: Config = None,
 ) -> None:
-    """Run the embedded broker until Ctrl-C; or, for a lab of several machines: init, up, list."""
+    """Run the embedded broker (MQTT 3.1.1 and 5) until Ctrl-C; or, for a lab of several machines: init, up, list."""
     if context.invoked_subcommand is not None:
         return
-    from broker.server import embedded_broker
-    from broker.settings import EmbeddedSettings
+    from broker.settings import AccessFiles, EmbeddedSettings, Listener
     from megace2_iot.bus.settings import is_loopback
 
     Settings(config)  # a mistake in the file is told here too
@@ -53,125 +62,46 @@ def command(
             f"on {host} anybody could read and write everything: 'megace2 broker init' sets up a broker with accounts, "
             "--insecure opens this one"
         )
-
-    async def serve() -> None:
-        async with embedded_broker(EmbeddedSettings(host=host, port=port, max_packet_size=max_packet)) as broker:
-            print(broker.url, flush=True)
-            tell_ready()
-            await asyncio.Event().wait()
-
-    sys.exit(run(serve, "broker"))
-
-
-@app.command()
-def init(
-    site: Annotated[str, typer.Option(help="The site's name.")] = "lab",
-    folder: SiteDir = None,
-    host: Annotated[
-        list[str] | None,
-        typer.Option(help="Name or address by which nodes reach it, the first is in their URL; repeatable."),
-    ] = None,
-    bind: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Of MQTT over TLS.")] = 8883,
-    enrolment_port: Annotated[int, typer.Option(min=1, max=65535, help="Where 'megace2 join' asks.")] = 8884,
-    websocket_port: Annotated[int, typer.Option(min=0, max=65535, help="Of MQTT over WebSocket; 0: none.")] = 0,
-    auth: Annotated[Auth, typer.Option(help="How nodes prove who they are.")] = Auth.certificates,
-    base: Annotated[str, typer.Option(help="Base topic.")] = "megace2/v1",
-) -> None:
-    """Set a site up: authority, broker certificate, access list, configuration."""
-    from megace2_iot.signing import need_cryptography
-
-    need_cryptography()
-    from pydantic import ValidationError
-
-    from broker.lab.site import Site, SiteConfig
-
-    try:
-        config = SiteConfig(
-            name=site,
-            base=base,
-            hosts=tuple(host or _own_names()),
-            bind=bind,
-            port=port,
-            enrolment_port=enrolment_port,
-            websocket_port=websocket_port,
-            auth=auth.value,
-        )
-        config.topics()
-    except (ValidationError, ValueError) as error:
-        text = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        raise Problem(f"this is no site: {text}") from None
-    made = Site.create(folder or SITES / site, config)
-    where = _shown(made.folder)
-    print(f"site {site} is set up in {where}: keep it to yourself, the key of its authority lies there")
-    print(f"nodes will call {config.url}; names in its certificate: {', '.join(config.hosts)}")
-    at = "" if folder is None else f" --dir {where}"
-    print("next:")
-    print(f"  megace2 broker up{at}            runs it")
-    print(f"  megace2 enroll cam-01{at}        admits a device; --role edge, cloud or operator the others")
+    tls = _tls(tls_cert, tls_key, tls_ca, tls_crl)
+    if tls is None and (tls_port is not None or wss_port is not None):
+        raise Problem("--tls-port and --wss-port need --tls-cert and --tls-key")
+    more: list[Listener] = []
+    for number, secure, websocket in ((tls_port, tls, False), (websocket_port, None, True), (wss_port, tls, True)):
+        if number is not None:
+            more.append(Listener(host, number, secure, websocket))
+    settings = EmbeddedSettings(
+        host=host,
+        port=port,
+        max_packet_size=max_packet,
+        listeners=tuple(more),
+        access_files=AccessFiles(users, acl, anonymous=users is None) if users or acl else None,
+        persistence=persistence,
+        persistence_fsync=fsync,
+    )
+    sys.exit(run(lambda: _serve(settings), "broker"))
 
 
-@app.command()
-def up(
-    folder: SiteDir = None,
-    systemd: Annotated[
-        bool, typer.Option("--systemd", help="Install a systemd unit that does this, and start it.")
-    ] = False,
-) -> None:
-    """Run a site's Mosquitto, and admit nodes with a join string, until Ctrl-C."""
-    site = open_site(folder)
-    if systemd:
-        from broker.lab.unit import install_unit
+def _tls(certificate: Path | None, key: Path | None, ca: Path | None, crl: Path | None) -> TlsSettings | None:
+    from broker.settings import TlsSettings
 
-        print(f"{install_unit(site)} is installed and runs")
-        return
-
-    async def serve() -> None:
-        from broker.lab.enrolment import enrolment_service
-        from broker.lab.running import site_mosquitto
-        from broker.settings import BrokerError
-
-        async with site_mosquitto(site) as process, enrolment_service(site):
-            print(f"{site.config.url}  (join at port {site.config.enrolment_port})", flush=True)
-            tell_ready()
-            raise BrokerError(f"mosquitto ended by itself with status {await process.wait()}")
-
-    sys.exit(run(serve, "broker"))
+    if certificate is None or key is None:
+        if certificate or key or ca or crl:
+            raise Problem("TLS takes both --tls-cert and --tls-key")
+        return None
+    return TlsSettings(certificate, key, ca, require_certificate=ca is not None, crl=crl)
 
 
-@app.command("list")
-def list_nodes(folder: SiteDir = None, as_json: Json = False) -> None:
-    """Show who is enrolled, until when, and who was revoked."""
-    site = open_site(folder)
-    nodes = sorted(site.nodes().values(), key=lambda node: (node.role, node.id))
-    if as_json:
-        shown = ("id", "role", "edge", "read", "write", "enrolled_at", "expires_at", "revoked_at")
-        rows: list[dict[str, Any]] = [{name: getattr(node, name) for name in shown} for node in nodes]
-        print(json.dumps({"site": site.config.name, "url": site.config.url, "nodes": rows}))
-        return
-    from rich.console import Console
-    from rich.table import Table
+async def _serve(settings: EmbeddedSettings) -> None:
+    """Run it; SIGHUP has it read certificates, users and access list again."""
+    from broker.server import embedded_broker
 
-    table = Table(title=f"site {site.config.name}: {site.config.url}")
-    for column in ("id", "role", "edge", "enrolled", "valid until", "revoked"):
-        table.add_column(column)
-    for node in nodes:
-        revoked = "" if node.revoked_at is None else day(node.revoked_at)
-        table.add_row(node.id, node.role, node.edge or "", day(node.enrolled_at), day(node.expires_at), revoked)
-    Console().print(table if nodes else f"nobody is enrolled in {site.config.name}: megace2 enroll cam-01")
-
-
-def _own_names() -> list[str]:
-    """The address of this machine on its network where it has one, its names, and the loopback."""
-    names = [socket.gethostname(), f"{socket.gethostname().partition('.')[0]}.local", "localhost", "127.0.0.1"]
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # sends nothing: it only chooses the way (RFC 5737, for documentation)
-            names.insert(0, str(probe.getsockname()[0]))
-        except OSError:
-            pass
-    return list(dict.fromkeys(names))
-
-
-def _shown(path: Path) -> Path:
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    async with embedded_broker(settings) as broker:
+        again = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, again.set)
+        for url in broker.urls:
+            print(url, flush=True)
+        tell_ready()
+        while True:
+            await again.wait()
+            again.clear()
+            await broker.reload()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-import aiomqtt
 import pytest
 from link import ShapedLink
 from wire import Wire, answer_of
@@ -14,19 +13,19 @@ from broker.codec import encode
 from broker.packets import Connack, Connect, Pingreq, Puback, Publish, Subscribe, Will
 
 
-async def test_an_mqtt_5_client_is_answered_at_once() -> None:
-    """Protects the fallback to 3.1.1: return code 1, never silence."""
-    v5 = bytes.fromhex("10 10 0004 4d515454 05 02 003c 03 21 0014 0000")
+@pytest.mark.parametrize(
+    ("connect", "answer"),
+    [
+        ("10 0e 0006 4d5149736470 03 02 003c 0000", "20 02 00 01"),
+        ("10 0c 0004 4d515454 06 02 003c 0000", "20 03 00 84"),
+    ],
+    ids=["MQTT 3.1", "MQTT 6"],
+)
+async def test_another_version_is_answered_at_once(connect: str, answer: str) -> None:
+    """Protects a client that can fall back to another version: it is told, never met with silence."""
     async with embedded_broker() as broker:
-        assert await answer_of(broker.port, v5) == encode(Connack(1))
-
-
-async def test_a_real_mqtt_5_client_knows_why() -> None:
-    """Protects the same through paho: an error that names the protocol, within a second."""
-    async with embedded_broker() as broker, asyncio.timeout(1):
-        client = aiomqtt.Client("127.0.0.1", broker.port, protocol=aiomqtt.ProtocolVersion.V5)
-        with pytest.raises(aiomqtt.MqttError, match="Unsupported protocol version"):
-            await client.__aenter__()
+        told = await answer_of(broker.port, bytes.fromhex(connect))
+        assert told[:1] + told[2:4] == bytes.fromhex(answer)[:1] + bytes.fromhex(answer)[2:]
 
 
 @pytest.mark.parametrize("data", [b"\x00", b"GET / HTTP/1.1\r\n", b"\x16\x03\x01"], ids=["zero", "HTTP", "TLS"])
@@ -212,13 +211,14 @@ async def test_keepalive_0_is_never_too_silent() -> None:
         await calm.publish("still", b"here")
 
 
-async def test_qos_2_is_granted_as_1_and_not_accepted() -> None:
-    """Protects the documented limit: subscriptions go down to QoS 1, a QoS 2 publication closes."""
-    async with embedded_broker() as broker, Wire(broker.port, "dev") as device:
+async def test_a_greatest_qos_is_kept() -> None:
+    """Protects a limit that was set: subscriptions go down to it, a publication above it closes."""
+    settings = EmbeddedSettings(max_qos=1)
+    async with embedded_broker(settings) as broker, Wire(broker.port, "dev") as device:
         assert await device.subscribe(("t", 2)) == (1,)
         await device.send(Publish("t", b"x", 2, packet_id=1))
         assert await device.is_closed()
-        assert broker.stats().ended == {"qos2": 1}
+        assert broker.stats().ended == {"protocol": 1}
 
 
 async def test_client_ids_are_assigned_or_refused() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from broker.backpressure import DrainWatch, Hold, WithheldAcks
 from broker.framing import PacketReader
+from broker.message import MESSAGE_OVERHEAD, Delivery, Message
 from broker.packets import Publish
-from broker.session import MESSAGE_OVERHEAD, Delivery, Message, Session
+from broker.session import Identity, Session
 from broker.settings import EmbeddedSettings
 from broker.stats import EndReason
 
@@ -14,7 +15,7 @@ class Recorder:
     """A connection that counts what it is told."""
 
     def __init__(self) -> None:
-        self.wakes = self.releases = 0
+        self.wakes = self.let_go_of = 0
 
     def wake(self) -> None:
         self.wakes += 1
@@ -22,12 +23,12 @@ class Recorder:
     def close(self, reason: EndReason) -> None:
         raise AssertionError(reason)
 
-    def release(self) -> None:
-        self.releases += 1
+    def let_go(self) -> None:
+        self.let_go_of += 1
 
 
 def session_of(**settings: int) -> Session:
-    session = Session("client", False, EmbeddedSettings(**settings))
+    session = Session(Identity("client"), 60.0, EmbeddedSettings(**settings))
     session.attach(Recorder())
     return session
 
@@ -37,7 +38,7 @@ def delivery(text: str, qos: int = 1) -> Delivery:
 
 
 def taken(session: Session) -> list[tuple[bytes, int, bool]]:
-    packets = PacketReader(2**20).feed(b"".join(session.take(2**20)))
+    packets = PacketReader(2**20).feed(b"".join(session.take(2**20, now=0.0)))
     return [(p.payload, p.packet_id, p.dup) for p in packets if isinstance(p, Publish)]
 
 
@@ -48,7 +49,7 @@ def test_the_window_holds_back_qos_1_only() -> None:
         session.offer(delivery(text))
     session.offer(delivery("now", qos=0))
     assert taken(session) == [(b"now", 0, False), (b"a", 1, False), (b"b", 2, False)]
-    assert not session.ready
+    assert not session.queue.ready
     session.acknowledge(1)
     assert taken(session) == [(b"c", 3, False)]
 
@@ -70,7 +71,7 @@ def test_packet_ids_skip_those_in_flight() -> None:
     session = session_of(max_inflight_messages=2)
     session.offer(delivery("stays"))
     taken(session)
-    session._last_id = 0xFFFF
+    session.queue._last_id = 0xFFFF
     session.offer(delivery("next"))
     assert taken(session) == [(b"next", 2, False)]
 
@@ -104,38 +105,38 @@ def test_sizes_return_to_zero() -> None:
     for packet_id in (3, 1, 2, 2, 99):
         session.acknowledge(packet_id)
     session.store(delivery("stored"))
-    assert session.drop_oldest()
-    assert (session.size, len(session)) == (0, 0)
+    assert session.queue.drop_oldest()
+    assert (session.queue.size, session.queue.messages) == (0, 0)
 
 
 def test_a_hold_ends_when_every_full_session_has_room_or_is_gone() -> None:
     """Protects the publisher from both an early PUBACK and one that never comes."""
     publisher = Recorder()
     first, second = (session_of(max_queued_messages=1) for _ in range(2))
-    hold = Hold(publisher, packet_id=7, size=10, waiting_for=2)
+    hold = Hold(publisher, b"answer", size=10, waiting_for=2)
     for session in (first, second):
         session.offer(delivery("a"))
         session.offer(delivery("b"))
         session.holds.append(hold)
         taken(session)
     first.acknowledge(1)
-    assert publisher.releases == 0
+    assert publisher.let_go_of == 0
     second.detach(now=0.0)
-    assert publisher.releases == 1
+    assert publisher.let_go_of == 1
 
 
 def test_withheld_acks_go_in_order_and_bound_the_reading() -> None:
     """Protects MQTT-4.6.0-2: a free PUBACK waits behind one that is held."""
     acks = WithheldAcks(max_messages=3, max_bytes=100)
-    held, free = Hold(Recorder(), 1, 60, 1), Hold(Recorder(), 2, 60, 0)
+    held, free = Hold(Recorder(), b"1", 60, 1), Hold(Recorder(), b"2", 60, 0)
     acks.add(held)
     assert not acks.full
     acks.add(free)
     assert acks.full
     assert list(acks.free()) == []
     held.let_go()
-    assert list(acks.free()) == [1, 2]
-    assert not acks
+    assert list(acks.free()) == [b"1", b"2"]
+    assert not len(acks)
     assert not acks.full
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Literal
 
 from tiers import free_port
 
 from broker.lab.registry import Enrolled
+from broker.lab.running import site_embedded, site_mosquitto
 from broker.lab.site import Site, SiteConfig
 from megace2_iot.bus import BrokerSettings
 from megace2_iot.identity import Role
@@ -27,3 +32,15 @@ def enroll_all(site: Site, out: Path) -> BrokerSettings:
         edge = "edge-1" if role == "device" else None
         site.enroll(Enrolled(id=name, role=role, edge=edge), out)
     return BrokerSettings(identity=out)
+
+
+@contextlib.asynccontextmanager
+async def served(site: Site, by: Literal["mosquitto", "embedded"] = "mosquitto") -> AsyncIterator[None]:
+    """Run the site's broker while the block runs, as `megace2 broker up` does."""
+    async with (site_mosquitto if by == "mosquitto" else site_embedded)(site) as ended:
+        watching = asyncio.create_task(ended(), name="site broker")  # type: ignore[arg-type]
+        try:
+            yield
+        finally:
+            watching.cancel()
+            await asyncio.wait([watching])
