@@ -2,12 +2,14 @@
 
 Two edges with two devices each hold all their samples before the first round. Which edge reaches the cloud first, and
 so which release each trains from, is up to the machine: the simulation takes the seed whose machines give the order
-that the real run had. It cannot be exact even then: which device answers first is not known, a mean in float32 depends
-on that in its last bits, and training makes more of it from round to round.
+that the real run had. Where none does, as on a machine that stalled, the site runs again. The simulation cannot be
+exact even then: which device answers first is not known, a mean in float32 depends on that in its last bits, and
+training makes more of it from round to round.
 """
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,8 @@ from megace2_iot.parameters import Vector
 from megace2_iot.tensors import flat_view
 
 LAST = 7  # release: about three rounds of each edge
+RUNS = 3  # of the real site, where no simulated one has its order
+SEEDS, NEAR = 1000, 8  # simulated sites, 130 a second; of these that come near, so many are made to learn
 FIRST_BOUND = 1e-6  # of the largest difference between the values of release 3, over both edges
 BOUND = 1e-5  # of the root mean square difference of any release; another order of devices gives 1e-6
 PAUSE = 2.0  # s: longer than devices take to register
@@ -52,12 +56,16 @@ def shares() -> list[list[Sample]]:
 @pytest.mark.slow
 async def test_a_simulated_run_agrees_with_one_over_the_broker(run_embedded: Any, make_lab: Any) -> None:
     """The same examples behind each update, and the same releases within the bounds."""
-    async with run_embedded() as broker, Learner() as learner:
-        lab = make_lab(broker.url)
-        order = await over_the_broker(lab, learner)
+    orders = []
+    async with Learner() as learner:
+        for attempt in range(RUNS):
+            async with run_embedded() as broker:
+                lab = make_lab(broker.url, f"run-{attempt}")
+                orders.append(await over_the_broker(lab, learner))
+            if (simulated := simulated_with(orders[-1])) is not None:
+                break
+    assert simulated is not None, f"no simulated site gives any of {orders}"
     real = stored(lab.folder / "cloud")
-    simulated, simulated_order = simulate(TorchLearner(model()), seed_with(order))
-    assert simulated_order == order
     assert float(np.abs(real[3] - simulated[3]).max()) < FIRST_BOUND
     differences = [rms(real[version] - simulated[version]) for version in range(2, LAST + 1)]
     steps = [rms(simulated[version] - simulated[version - 1]) for version in range(2, LAST + 1)]
@@ -89,13 +97,16 @@ def made_of(ear: Any) -> dict[int, tuple[str, int, float]]:
     return made
 
 
-def seed_with(order: Order) -> int:
-    """A seed whose machines reach the cloud in this order."""
-    learner = NoOpLearner(76_897, steps=2)
-    wanted = [made[:2] for made in order]
-    seed = next((s for s in range(300) if [made[:2] for made in simulate(learner, s)[1]] == wanted), None)
-    assert seed is not None, f"no simulated site gives {order}"
-    return seed
+def simulated_with(order: Order) -> dict[int, Vector] | None:
+    """The releases of a site whose machines reach the cloud in this order, with the same examples.
+
+    Sought by learners that learn nothing, which are quick; what is learned makes an update larger and later.
+    """
+    sought = [made[:2] for made in order]
+    idle = NoOpLearner(76_897, steps=2)
+    near = (seed for seed in range(SEEDS) if [made[:2] for made in simulate(idle, seed)[1]] == sought)
+    tried = (simulate(TorchLearner(model()), seed) for seed in itertools.islice(near, NEAR))
+    return next((releases for releases, its_order in tried if its_order == order), None)
 
 
 def stored(folder: Path) -> dict[int, Vector]:
