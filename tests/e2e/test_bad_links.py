@@ -51,6 +51,21 @@ async def test_the_loop_goes_round_on_links_that_break(run_embedded: RunBroker, 
         assert link.cuts > 0
 
 
+@pytest.mark.timeout(240)
+async def test_all_tiers_behind_such_links_still_answer(
+    run_embedded: RunBroker, make_lab: Callable[[str], Lab]
+) -> None:
+    """Protects a site whose edge and cloud are on that Wi-Fi, too: all over one such link, every window answered."""
+    async with run_embedded() as broker, ShapedLink(broker.port, latency_s=0.1, cut_rate=0.05) as link:
+        lab = make_lab(broker.url)
+        bad = replace(lab, url=f"mqtt://127.0.0.1:{link.port}")
+        samples, seldom = corpus(24), {"health_interval": 5.0}  # as it is by default: each message may cost the link
+        device = bad.device("cam-1", **seldom).run(played(samples, 0.05), stay=True)
+        async with lab.listening() as ear, running(bad.cloud(**seldom), bad.edge(**seldom), device):
+            await until(lambda: len({answer.seq for answer in ear.of(Prediction, "cam-1")}) == len(samples), 200)
+        assert link.cuts > 0
+
+
 async def test_a_half_open_link_is_noticed_and_left(run_embedded: RunBroker, make_lab: Callable[[str], Lab]) -> None:
     """Protects a device behind a router that forgot it: keepalive finds out, and what waited is answered."""
     async with run_embedded() as broker, ShapedLink(broker.port) as link:
