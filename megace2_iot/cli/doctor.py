@@ -41,7 +41,7 @@ def command(
     config: Config = None,
 ) -> None:
     """Check packages, sensors, disk, clock and broker, and say what to do; exits with 1 where a need is unmet."""
-    from megace2_iot.cli.checkup import sensors, software, surroundings
+    from megace2_iot.cli.checkup import identities, sensors, software, surroundings
     from megace2_iot.hardware import hardware
 
     settings = Settings(config, merged(of_broker(broker, identity, insecure)))
@@ -55,7 +55,10 @@ def command(
     checks += [*sensors.check_sensors(), *sensors.check_sources(sources)] if "device" in roles else []
     checks += surroundings.check_machine(profile, roles)
     checks += [surroundings.check_clock(), *surroundings.check_disk(settings, roles)]
-    checks.append(asyncio.run(surroundings.check_broker(address, passer_by("doctor"))))
+    if address.identity is not None:
+        checks += identities.check_identities(address)
+    else:
+        checks.append(asyncio.run(surroundings.check_broker(address, passer_by("doctor"))))
     (_print_json if as_json else _print)(roles, profile, checks)
     sys.exit(1 if any(check.state == "missing" for check in checks) else 0)
 

@@ -15,6 +15,7 @@ EXTRAS = {  # as in pyproject.toml, which a test compares
     "torch": ("torch",),
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "secure": ("cryptography",),
+    "web": ("websockets",),
     "report": ("matplotlib",),
 }
 NEWEST = (3, 13)  # of the Pythons that it is tested with
