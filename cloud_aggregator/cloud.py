@@ -29,6 +29,7 @@ from megace2_iot.bus import BrokerSettings, Bus, Delivery, Presence, connect
 from megace2_iot.codec import DecodeError
 from megace2_iot.features import MODALITIES
 from megace2_iot.messages import BlobRequest, Health, ModelPointer, UpdateOffer
+from megace2_iot.ownership import claim
 from megace2_iot.parameters import Layout
 from megace2_iot.problems import Problem
 from megace2_iot.service import tell_health
@@ -48,6 +49,7 @@ async def run_cloud(
 ) -> None:
     """Run the cloud until it is cancelled."""
     telemetry = Telemetry()
+    claim(settings.state_dir / "site", topics.root)
     presence = Presence(topic=topics.cloud_all("state"), payload=_state)
     with (
         Store.open(settings.state_dir, durable=settings.durable) as store,

@@ -14,7 +14,7 @@ from device_agent.local_answers import LocalAnswers, policies
 from device_agent.outbox import Outbox, OutboxError
 from device_agent.outbox.keeping import Keeper
 from device_agent.sender import Sender
-from device_agent.settings import DeviceSettings, open_outbox
+from device_agent.settings import DeviceSettings, open_outbox, outbox_path
 from device_agent.windows import Window, to_record
 from megace2_iot import __version__
 from megace2_iot.blobs import BlobGone, BlobStore, Puller, chunk_tag
@@ -36,6 +36,7 @@ from megace2_iot.messages import (
     State,
     Verdict,
 )
+from megace2_iot.ownership import claim
 from megace2_iot.problems import Problem
 from megace2_iot.service import tell_health
 from megace2_iot.stem import Stem
@@ -103,6 +104,7 @@ class Device:
         """Stream `windows`, that may come over the device's own connection; returns when all are answered, or with
         `stay` never. Raises `DeviceRefused`.
         """
+        claim(outbox_path(self.settings).with_suffix(".site"), self.topics.root)
         outbox = open_outbox(self.settings)
         keeper = Keeper(outbox, self.telemetry, self.settings.commit_interval)
         presence = Presence(topic=self._up("state"), payload=self._state)

@@ -39,6 +39,7 @@ from megace2_iot.messages import (
     UpdateOffer,
     Verdict,
 )
+from megace2_iot.ownership import claim
 from megace2_iot.problems import Problem
 from megace2_iot.quality import DEFAULT_FLOORS
 from megace2_iot.service import tell_health
@@ -59,6 +60,7 @@ async def run_edge(
 ) -> None:
     """Run one edge until it is cancelled."""
     telemetry = Telemetry()
+    claim(settings.state_dir / settings.id / "site", topics.root)
     try:
         store = EdgeStore(settings.state_dir / settings.id)
     except OSError as error:

@@ -31,15 +31,16 @@ def release_1(tmp_path_factory: pytest.TempPathFactory) -> Path:
         await asyncio.wait([cloud])
 
     asyncio.run(make())
+    (folder / "site").unlink()  # whose it is, whoever copies it decides
     return folder
 
 
 @pytest.fixture
-def make_lab(tmp_path: Path, release_1: Path) -> Callable[[str], Lab]:
-    """`make_lab(broker.url)`: a site whose cloud starts with release 1."""
+def make_lab(tmp_path: Path, release_1: Path) -> Callable[..., Lab]:
+    """`make_lab(broker.url)`: a site whose cloud starts with release 1; a second one wants a folder of its own."""
 
-    def make(url: str) -> Lab:
-        shutil.copytree(release_1, tmp_path / "cloud")
-        return Lab(url, tmp_path)
+    def make(url: str, folder: str = "") -> Lab:
+        shutil.copytree(release_1, tmp_path / folder / "cloud")
+        return Lab(url, tmp_path / folder)
 
     return make
