@@ -67,7 +67,8 @@ class Tier(subprocess.Popen):
 async def stranger(lab: Lab) -> AsyncIterator[Ear]:
     """An ear that may also speak, once the edge has a model."""
     async with lab.listening() as ear:
-        await until(lambda: ear.of(ModelPointer, EDGE) and ear.figures("cam-1").counters["windows_answered"], 60)
+        await until(lambda: ear.of(ModelPointer, EDGE) and ear.of(ModelPointer, "cloud"), 60)
+        await until(lambda: ear.figures("cam-1").counters["windows_answered"], 60)
         yield ear
 
 
