@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import socket
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -13,9 +12,9 @@ from pathlib import Path
 
 from broker.codec import encode
 from broker.framing import PacketReader
-from broker.mosquitto_process import mosquitto_version, required_mosquitto, start_mosquitto, stop_mosquitto
+from broker.mosquitto_process import free_port, mosquitto_version, required_mosquitto, start_mosquitto, stop_mosquitto
 from broker.packets import Connack, Connect, Disconnect, ProtocolError
-from broker.settings import LOOPBACK, MIB, BrokerError, port_in_use
+from broker.settings import LOOPBACK, MIB, BrokerError
 
 LOG_LINES = 8  # shown when it dies
 POLL = 0.02  # seconds between two looks at a starting broker
@@ -94,7 +93,7 @@ async def private_mosquitto(settings: MosquittoSettings | None = None) -> AsyncI
     settings = settings or MosquittoSettings()
     binary = required_mosquitto(settings.binary)
     version = await mosquitto_version(binary)
-    port = _free_port(settings.host, settings.port)
+    port = free_port(settings.host, settings.port)
     with tempfile.TemporaryDirectory(prefix="megace2-mosquitto-") as name:
         folder = Path(name)
         Path(folder, "mosquitto.conf").write_text(mosquitto_config(settings, port, folder))
@@ -106,17 +105,6 @@ async def private_mosquitto(settings: MosquittoSettings | None = None) -> AsyncI
             yield MosquittoBroker(settings.host, port, version, pid)
         finally:
             await stop_mosquitto(process, settings.stop_deadline)
-
-
-def _free_port(host: str, port: int) -> int:
-    """`port`, or any free one for 0. Asked before the start, lest we take another broker's answer for ours."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise port_in_use(host, port, error) from error
-        return int(probe.getsockname()[1])
 
 
 async def _wait_until_ready(

@@ -8,10 +8,11 @@ import os
 import re
 import shutil
 import signal
+import socket
 from pathlib import Path
 from typing import IO
 
-from broker.settings import BrokerError
+from broker.settings import BrokerError, port_in_use
 
 PLACES = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/usr/local/bin")  # often not on a user's PATH
 
@@ -44,6 +45,20 @@ def required_mosquitto(binary: Path | None = None) -> Path:
     if found is None or not found.exists():
         raise BrokerError(INSTALL)
     return found
+
+
+def free_port(host: str, port: int) -> int:
+    """`port`, or any free one for 0. Asked before the start, lest we take another broker's answer for ours.
+
+    Raises `BrokerError` where somebody has it.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise port_in_use(host, port, error) from error
+        return int(probe.getsockname()[1])
 
 
 async def mosquitto_version(binary: Path) -> str:

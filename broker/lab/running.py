@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import NoReturn
@@ -14,9 +13,9 @@ from typing import NoReturn
 from broker.lab.certificates import REVOKED
 from broker.lab.mosquitto_conf import PID
 from broker.lab.site import ACL, BROKER_CERTIFICATE, BROKER_KEY, CONF, DATA, PASSWORDS, PKI, Site
-from broker.mosquitto_process import mosquitto_version, required_mosquitto, start_mosquitto, stop_mosquitto
+from broker.mosquitto_process import free_port, mosquitto_version, required_mosquitto, start_mosquitto, stop_mosquitto
 from broker.server import embedded_broker
-from broker.settings import AccessFiles, BrokerError, EmbeddedSettings, Listener, TlsSettings, port_in_use
+from broker.settings import AccessFiles, BrokerError, EmbeddedSettings, Listener, TlsSettings
 from megace2_iot.identity import CA
 
 Ended = Callable[[], Awaitable[NoReturn]]
@@ -39,7 +38,7 @@ async def site_mosquitto(site: Site) -> AsyncIterator[Ended]:
     binary = required_mosquitto()
     await mosquitto_version(binary)
     for port in filter(None, (site.config.port, site.config.websocket_port)):
-        _check_free(site.config.bind, port)
+        free_port(site.config.bind, port)
     with contextlib.suppress(FileNotFoundError):
         (site.folder / PID).unlink()
     process = await start_mosquitto(binary, site.folder / CONF, None)
@@ -100,15 +99,6 @@ def embedded_settings(site: Site) -> EmbeddedSettings:
         max_packet_size=config.max_packet_size,
         max_keepalive=120,
     )
-
-
-def _check_free(host: str, port: int) -> None:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise port_in_use(host, port, error) from error
 
 
 async def _wait_until_ready(process: asyncio.subprocess.Process, site: Site) -> None:
