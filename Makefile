@@ -12,7 +12,7 @@ export ORT_DISABLE_TELEMETRY = 1
 demo: $(VENV)/.run
 	@$(BIN)/megace2 demo $(ARGS)
 
-test: $(VENV)/.dev mosquitto mqttjs
+test: $(VENV)/.dev mosquitto mqttjs clusters
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -58,6 +58,11 @@ mosquitto:
 .PHONY: mqttjs
 mqttjs: mosquitto
 	@sh deploy/get-mqttjs.sh $(VENV)/mqttjs
+
+# Debian's RabbitMQ and NATS, in CI and where MEGACE2_CLUSTERS is set.
+.PHONY: clusters
+clusters: mosquitto
+	@sh deploy/get-clusters.sh
 
 clean:
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache

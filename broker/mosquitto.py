@@ -37,6 +37,7 @@ class MosquittoSettings:
     start_deadline: float = 10.0
     stop_deadline: float = 5.0
     binary: Path | None = None  # None: look for it
+    more: tuple[str, ...] = ()  # further lines of mosquitto.conf: a bridge
 
     def __post_init__(self) -> None:
         if self.host not in LOOPBACK:
@@ -84,7 +85,7 @@ def mosquitto_config(settings: MosquittoSettings, port: int, folder: Path) -> st
         lines += ["autosave_on_changes true", "autosave_interval 200"]
     if os.geteuid() == 0:
         lines.append("user root")  # else it becomes `mosquitto`, who may not write to our directory
-    return "\n".join(lines) + "\n"
+    return "\n".join((*lines, *settings.more)) + "\n"
 
 
 @contextlib.asynccontextmanager

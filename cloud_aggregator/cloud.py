@@ -50,7 +50,7 @@ async def run_cloud(
     """Run the cloud until it is cancelled."""
     telemetry = Telemetry()
     claim(settings.state_dir / "site", topics.root)
-    presence = Presence(topic=topics.cloud_all("state"), payload=_state)
+    presence = Presence(topic=topics.cloud_all("state"), payload=_state, family=topics.cloud_all("+"))
     with (
         Store.open(settings.state_dir, durable=settings.durable) as store,
         prometheus(lambda: telemetry, settings.metrics_port),

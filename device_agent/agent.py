@@ -107,7 +107,7 @@ class Device:
         claim(outbox_path(self.settings).with_suffix(".site"), self.topics.root)
         outbox = open_outbox(self.settings)
         keeper = Keeper(outbox, self.telemetry, self.settings.commit_interval)
-        presence = Presence(topic=self._up("state"), payload=self._state)
+        presence = Presence(topic=self._up("state"), payload=self._state, family=self._up("+"))
         try:
             async with connect(self._broker, self.settings.id, presence=presence, telemetry=self.telemetry) as bus:
                 self._puller = Puller(bus, self._blobs)
@@ -257,6 +257,7 @@ class Device:
                 self._sender.resend_all()
                 self._edge_is_new = True
             self._session_of_edge = state.session
+            await self._bus.repeat()
 
     async def _on_model(self, payload: bytes) -> None:
         if self._participant:

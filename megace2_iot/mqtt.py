@@ -29,6 +29,7 @@ NOT_WELCOME = (0x85, 0x86, 0x87, 0x8A, 0x02, 0x04, 0x05)  # bad id, credentials 
 TAKEN_OVER = 0x8E
 CLOSED_EARLY = "the connection was closed before the broker answered"
 READ_SIZE = 256 << 10  # bytes
+SUBSCRIBING = 60.0  # s for eight filters: a cluster of NATS takes half a second for one, and 4 s to refuse one
 LONGEST_PAUSE = 1.0  # s: the peer's answers to our pings come the same way
 READ_PACKETS = 8  # taken before others have the event loop: fewer than any reader takes in a turn
 
@@ -203,7 +204,8 @@ class Connection(aiomqtt.Client):
                     return
         except Exception as error:  # whatever it is, the connection is of no use any more
             if not self._disconnected.done():
-                self._disconnected.set_exception(error)
+                told = isinstance(error, (aiomqtt.MqttError, OSError))  # paho 2.1: struct.error, KeyError
+                self._disconnected.set_exception(error if told else aiomqtt.MqttError(f"damaged packet: {error!r}"))
             return
         self._read_soon()
 
@@ -287,7 +289,7 @@ class Connection(aiomqtt.Client):
         """Subscribe in groups of eight (AWS's limit); raises `Refused` where the broker denies a filter."""
         for first in range(0, len(filters), 8):
             group = filters[first : first + 8]
-            codes = await self.subscribe(group)
+            codes = await self.subscribe(group, timeout=SUBSCRIBING)
             for (topic_filter, _), code in zip(group, codes, strict=True):
                 reason: Any = getattr(code, "value", code)
                 if reason >= FAILURE:
@@ -302,6 +304,11 @@ class Connection(aiomqtt.Client):
             reason = str(error)
         self.fail_pending(reason)
         return reason
+
+    def give_up(self, reason: str) -> None:
+        """End it as if the link had: it is of no use."""
+        if not self._disconnected.done():
+            self._disconnected.set_exception(aiomqtt.MqttError(reason))
 
     def fail_pending(self, reason: str) -> None:
         waiting: list[asyncio.Future[Any]] = [*self._confirmations.values(), *self._pending_subscribes.values()]

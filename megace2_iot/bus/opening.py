@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import zlib
 from collections.abc import Callable
 from typing import Literal
 
@@ -20,6 +21,11 @@ WAIT_FOR_ALERT = 1.0  # s
 RECEIVE_WINDOW = 64  # messages a broker of MQTT 5 may have unacknowledged with us; smaller than any inbox
 Protocol = Literal["auto", "5", "3.1.1"]
 OnDelivery = Callable[[Connection, Delivery], None]
+
+
+def first_of(settings: BrokerSettings, node: str) -> int:
+    """Which address a node tries first: the same one always, and nodes are spread over all."""
+    return zlib.crc32(node.encode()) % len(settings.addresses)
 
 
 async def open_connection(

@@ -4,8 +4,9 @@
 connect it renews the subscriptions, then publishes the birth (`State` online) and every retained message it keeps:
 a broker may come back with nothing. Subscriptions live as long as the session and have bounded inboxes: a message is
 acknowledged when its reader takes it, so a slow reader slows the broker down (QoS 1); what finds an inbox full is
-dropped and counted. Publishing fails with `LinkLost` when the link ends first: who needs delivery keeps the message
-and sends again, since the broker is never trusted with the only copy.
+dropped and counted. Where the broker does not give retained messages to whoever subscribes, `Retained` publishes them
+again. Of several addresses the next one is tried where one fails. Publishing fails with `LinkLost` when the link ends
+first: who needs delivery keeps the message and sends again, since the broker is never trusted with the only copy.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ import aiomqtt
 from aiomqtt.exceptions import MqttConnectError
 
 from megace2_iot import mqtt
-from megace2_iot.bus.opening import open_connection, why_not
+from megace2_iot.bus.opening import first_of, open_connection, why_not
+from megace2_iot.bus.retained import Retained
 from megace2_iot.bus.settings import BrokerSettings, Presence
 from megace2_iot.bus.subscription import Subscription
 from megace2_iot.codec import DecodeError
@@ -36,6 +38,7 @@ FIRST_RETRY, LAST_RETRY = 0.25, 30.0  # s, full jitter between
 FLAPPING_RETRY = 2.0  # s; the longest pause after a connection that came up: the broker is there, the link is bad
 BULK_WINDOW = 4  # unconfirmed chunks of 64 KiB: at 20 Mbit/s a feature packet waits 0.1 s behind them
 QUICK = 2.0  # s; a link that lives no longer was probably taken over by another node of the same id
+ASKED = 3  # times for a subscription that a cluster refuses: NATS that misses a server refuses a third of the new ones
 ROUTES = 4096  # topics whose subscriptions are remembered
 
 
@@ -58,9 +61,10 @@ class Bus:
         self._bulk = asyncio.Semaphore(BULK_WINDOW)
         self._presence = presence
         self._protocol = settings.protocol
+        self._at = first_of(self.settings, node)  # which of its addresses
+        self._retained = Retained(self.settings, presence)
         self._subscriptions: list[Subscription] = []
         self._routes: dict[str, tuple[list[Subscription], Address | None]] = {}  # and who must have signed
-        self._kept: dict[str, bytes] = {}
         self._connection: Connection | None = None
         self._up = asyncio.Event()
         self._connects = 0
@@ -126,12 +130,22 @@ class Bus:
         """Publish a retained message now and after every connect; an empty payload clears it."""
         if self._seal is not None:
             payload = self._seal.outgoing(topic, payload)
-        self._kept[topic] = payload
+        self._retained.put(topic, payload)
         if self._connection is not None:
             with contextlib.suppress(NotPublished):  # the next connect publishes it
                 await self._connection.send(topic, payload, qos=1, retain=True)
-        if not payload:
-            self._kept.pop(topic, None)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether what is retained is published again and again, as the broker does not give it to all."""
+        return self._retained.repeats
+
+    async def repeat(self) -> None:
+        """Publish now what is retained, where it has to be repeated at all; somebody new is there."""
+        connection = self._connection
+        if self.repeats and connection is not None and self._up.is_set():
+            with contextlib.suppress(NotPublished):
+                await self._retained.repeat(connection)
 
     async def subscribe(
         self, topic_filter: str, *, qos: int = 1, limit: int = 1024, patient: bool = False
@@ -146,8 +160,14 @@ class Bus:
         self._routes.clear()
         connection = self._connection
         if connection is not None:
-            with contextlib.suppress(LinkLost, aiomqtt.MqttError):  # the next connect renews it
-                await connection.listen([(topic_filter, qos)])
+            try:
+                await self._listen(connection, [(topic_filter, qos)])
+            except Refused as error:
+                if not self.settings.clustered:
+                    raise
+                connection.give_up(str(error))
+            except (LinkLost, aiomqtt.MqttError):
+                pass  # the next connect renews it
         return subscription
 
     async def unsubscribe(self, subscription: Subscription) -> None:
@@ -168,11 +188,15 @@ class Bus:
             try:
                 await self._one_connection()
             except Refused as error:
-                raise BusError(f"{self.settings.url} refuses {self.node!r}: {error}") from None
+                if not self.settings.clustered:
+                    raise BusError(f"{self.settings.url} refuses {self.node!r}: {error}") from None
+                _log.warning("%s (%s), trying another node", self.settings.at(self._at).url, error)
+                self._at += 1  # a cluster without its quorum refuses what it will take later
             except (aiomqtt.MqttError, LinkLost, OSError) as error:
                 self._check_credentials(error)
-                reason = await why_not(self.settings) or str(error) or type(error).__name__
-                _log.warning("no broker at %s (%s), trying again", self.settings.url, reason)
+                tried, self._at = self.settings.at(self._at), self._at + 1
+                reason = await why_not(tried) or str(error) or type(error).__name__
+                _log.warning("no broker at %s (%s), trying again", tried.url, reason)
             if self._connects > before:
                 retry = min(retry, FLAPPING_RETRY) if self._quick_losses else FIRST_RETRY
             await asyncio.sleep(random.uniform(FIRST_RETRY / 2, retry))
@@ -193,6 +217,7 @@ class Bus:
         self._connection = connection
         graceful = False
         loss = asyncio.create_task(connection.lost(), name=f"link:{self.node}")
+        repeating = asyncio.create_task(self._keep_repeating(connection), name=f"repeat:{self.node}")
         try:
             await self._renew(connection)
             reason = await loss
@@ -204,6 +229,7 @@ class Bus:
             self._note_loss(reason)
         except asyncio.CancelledError:
             graceful = True
+            repeating.cancel()  # nothing of this node is to come after its last word
             await self._say_goodbye(connection)
             raise
         finally:
@@ -211,28 +237,38 @@ class Bus:
             self._connection = None
             await connection.leave(gracefully=graceful)
             loss.cancel()
-            await asyncio.wait([loss])
+            repeating.cancel()
+            await asyncio.wait([loss, repeating])
 
     def _note_loss(self, reason: str) -> None:
         self._quick_losses = self._quick_losses + 1 if time.monotonic() - self._up_since < QUICK else 0
         hint = ""
         if self._quick_losses >= 3:  # MQTT 3.1.1, and some brokers of MQTT 5, do not say why
             hint = f"; it was so {self._quick_losses} times at once: is another node called {self.node!r} connected?"
-        _log.warning("link to %s lost (%s)%s", self.settings.url, reason, hint)
+        _log.warning("link to %s lost (%s)%s", self.settings.at(self._at).url, reason, hint)
 
     async def _renew(self, connection: Connection) -> None:
-        await connection.listen([(s.topic_filter, s.qos) for s in self._subscriptions])
-        if self._presence:
-            birth, sent_at = self._presence.payload("online", self.session), time.monotonic()
-            await connection.send(self._presence.topic, birth, qos=1, retain=True)
-            self.round_trip = time.monotonic() - sent_at
-        for topic, payload in list(self._kept.items()):
-            await connection.send(topic, payload, qos=1, retain=True)
+        await self._listen(connection, [(s.topic_filter, s.qos) for s in self._subscriptions])
+        self.round_trip = await self._retained.begin(connection, self.session)
         self._up_since = time.monotonic()
         self._connects += 1
         self._up.set()
         async with self._connected_once_more:
             self._connected_once_more.notify_all()
+
+    async def _listen(self, connection: Connection, filters: list[tuple[str, int]]) -> None:
+        """Subscribe; raises `Refused` for a filter that is refused, by a cluster a few times."""
+        for left in reversed(range(ASKED if self.settings.clustered else 1)):
+            try:
+                await connection.listen(filters)
+                return
+            except Refused:
+                if not left:
+                    raise
+
+    async def _keep_repeating(self, connection: Connection) -> None:
+        await self._up.wait()
+        await self._retained.keep_repeating(connection)
 
     async def _say_goodbye(self, connection: Connection) -> None:
         if self._presence is None:
@@ -247,11 +283,12 @@ class Bus:
         if self._presence:
             will = aiomqtt.Will(self._presence.topic, self._presence.payload("offline", self.session), 1, True)
         connection, self._protocol = await open_connection(
-            self.settings, self.node, will, self._dispatch, self._protocol
+            self.settings.at(self._at), self.node, will, self._dispatch, self._protocol
         )
         return connection
 
     def _dispatch(self, connection: Connection, delivery: Delivery) -> None:
+        self._retained.saw(delivery)
         routes, signed_by = self._route(delivery.topic)
         if signed_by is not None and self._seal is not None:
             try:

@@ -45,7 +45,7 @@ def command(
     from megace2_iot.hardware import hardware
 
     settings = Settings(config, merged(of_broker(broker, identity, insecure)))
-    _, address = common(settings)
+    topics, address = common(settings)
     roles: tuple[Role, ...] = (tier.value,) if tier else software.installed_roles()
     profile = hardware()
     sources = surroundings.place(settings, "device").sources if "device" in roles else ()
@@ -58,7 +58,7 @@ def command(
     if address.identity is not None:
         checks += identities.check_identities(address)
     else:
-        checks.append(asyncio.run(surroundings.check_broker(address, passer_by("doctor"))))
+        checks += asyncio.run(surroundings.look_at_broker(address, passer_by("doctor"), f"{topics.root}/probe"))
     (_print_json if as_json else _print)(roles, profile, checks)
     sys.exit(1 if any(check.state == "missing" for check in checks) else 0)
 

@@ -41,10 +41,16 @@ def command(
             await asyncio.sleep(wait)
             following.cancel()
         _print(watch, as_json, address.url)
+        if not watch.retained and not as_json:
+            print(FEWER, file=sys.stderr)
 
     sys.exit(run(look, "status"))
 
 
+FEWER = (
+    "nothing retained came: a broker without retained messages under wildcards, or nobody has been here. "
+    "Tiers repeat themselves there: look for longer with --wait 20"
+)
 SHED = {"device": "windows_shed_", "edge": "windows_shed_told_"}  # counters by reason; an edge knows what it was told
 
 
@@ -60,7 +66,8 @@ def _row(node: Node, watch: Watch) -> dict[str, Any]:
         "windows": counters["windows_answered"] or counters["windows_received"],
         "waiting": int(node.figures.gauges.get("outbox_windows", 0)),
         "shed": {name.removeprefix(prefix): n for name, n in counters.items() if name.startswith(prefix) and n},
-        "missing": _missing(node, watch),
+        "missing": _judged(node, watch, "missing", "windows_missing"),
+        "flooded": _judged(node, watch, "flooded", "packets_flooded"),
         "round": node.facts.get("round"),
         "gate": node.facts.get("gate"),
         "answers": {t: n for t in ("device", "edge", "cloud") if (n := counters[f"answers_by_{t}"])},
@@ -69,12 +76,15 @@ def _row(node: Node, watch: Watch) -> dict[str, Any]:
     }
 
 
-def _missing(node: Node, watch: Watch) -> int:
-    """Windows that were neither answered nor shed, as the edge judges."""
+def _judged(node: Node, watch: Watch, fact: str, counter: str) -> int:
+    """What an edge counts of itself, or of this device: windows that were neither answered nor shed, packets that were
+    more than the device may send.
+    """
     if node.tier == "edge":
-        return node.figures.counters["windows_missing"]
+        return node.figures.counters[counter]
     edge = watch.nodes.get(("edge", node.edge))
-    return int(edge.facts.get(f"missing.{node.id}") or 0) if edge is not None else 0
+    told = edge.facts.get(f"{fact}.{node.id}") if edge is not None else None
+    return int(told) if isinstance(told, int | float) else 0
 
 
 def _print(watch: Watch, as_json: bool, url: str) -> None:
@@ -97,7 +107,7 @@ def _print(watch: Watch, as_json: bool, url: str) -> None:
     console = Console()
     console.print(table if rows else f"nobody has ever been online at {url}")
     for row in rows:
-        if row["shed"] or row["missing"]:  # else a line a device would say nothing
+        if row["shed"] or row["missing"] or row["flooded"]:  # else a line a device would say nothing
             console.print(_unanswered(row), highlight=False)
 
 
@@ -105,6 +115,7 @@ def _unanswered(row: Mapping[str, Any]) -> str:
     """What a node knows of windows that were not answered."""
     shed = ", ".join(f"{count:,} {reason}" for reason, count in row["shed"].items())
     parts = [f"{row['missing']:,} windows are missing"] if row["missing"] else []
+    parts += [f"{row['flooded']:,} packets were too many"] if row["flooded"] else []
     parts += [f"{'told of' if row['tier'] == 'edge' else 'shed'} {shed}"] if shed else []
     parts += [f"{row['waiting']:,} wait"] if row["waiting"] else []
     return f"{row['id']}: {'; '.join(parts)}"

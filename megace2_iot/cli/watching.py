@@ -39,6 +39,7 @@ class Watch:
         self._bus, self._topics = bus, topics
         self.nodes: dict[tuple[str, str], Node] = {}
         self.rejected = 0
+        self.retained = 0  # messages that were there before we came
 
     async def subscribe(self) -> list[AsyncIterator[Delivery]]:
         """Subscribe to every state, health and model pointer."""
@@ -59,6 +60,7 @@ class Watch:
 
     def take(self, delivery: Delivery) -> None:
         address = self._topics.parse(delivery.topic)
+        self.retained += delivery.retained
         if not delivery.payload:
             return
         key = (address.tier, address.node)

@@ -6,9 +6,10 @@ import json
 import socket
 
 import pytest
-from tiers import command, corpus, played, running, until
+from tiers import Lab, command, corpus, played, running, until
 
-from megace2_iot.messages import ModelPointer
+from megace2_iot.bus import connect
+from megace2_iot.messages import ModelPointer, State
 
 NOBODY = "mqtt://127.0.0.1:1"
 MISTAKES = {
@@ -162,6 +163,19 @@ async def test_status_shows_who_is_online_in_which_version(run_embedded, make_la
         assert (nodes["cloud"]["version"], nodes["edge-1"]["version"], nodes["cam-1"]["windows"]) == (1, 1, 5)
         _, printed = await command("status", "--config", config)
         assert printed.count("stopped") == 3, printed
+
+
+@pytest.mark.parametrize(("retained", "hint"), [(0, True), (100, False)])
+async def test_status_tells_where_it_cannot_have_seen_everybody(run_embedded, tmp_path, retained, hint):
+    """A broker that gives nothing retained under wildcards looks as if nobody were there."""
+    async with run_embedded(max_retained_messages=retained) as broker:
+        lab = Lab(broker.url, tmp_path)
+        async with connect(lab.broker, "someone") as bus:
+            await bus.keep(lab.topics.cloud_all("state"), State(state="online", session=1, role="cloud").encode())
+            await bus.wait_connected(5)
+            status, printed = await command("status", "--config", str(lab.settings_file()))
+    assert status == 0
+    assert ("--wait 20" in printed) is hint
 
 
 async def test_two_may_look_at_once(run_broker, make_lab):

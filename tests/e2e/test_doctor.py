@@ -76,6 +76,20 @@ async def test_a_broker_that_says_nothing_is_given_up(silent_broker):
     assert "secret-word" not in repr(check)
 
 
+async def test_what_a_broker_lacks_is_advised(run_embedded):
+    """It is no fault of the machine, and something can be done about it."""
+    async with run_embedded(max_retained_messages=0) as broker:
+        found = by_name(await surroundings.check_abilities(BrokerSettings(url=broker.url), "site/probe"))
+    assert (found["QoS 1"].state, found["retained"].state) == ("ok", "advised")
+    assert "repeat_retained" in found["retained"].advice
+
+
+async def test_a_broker_that_is_gone_is_not_tried():
+    """It was there a moment ago, and the doctor goes on."""
+    (check,) = await surroundings.check_abilities(BrokerSettings(url=NOBODY), "site/probe")
+    assert (check.name, check.state) == ("abilities", "absent")
+
+
 # -- software -------------------------------------------------------------------------
 def test_the_extras_are_those_of_the_package():
     """A new package of an extra must be looked for, too."""

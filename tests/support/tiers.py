@@ -98,11 +98,13 @@ class Lab:
     topics: Topics = SITE
     identities: Path | None = None  # of all nodes and of `ear`, in an enrolled site
     keepalive: int = 15  # s
+    repeat_every: float = 10.0  # s, on a cluster
 
     @property
     def broker(self) -> BrokerSettings:
         where = {"url": self.url} if self.identities is None else {"identity": self.identities}
-        return BrokerSettings.model_validate({**where, "keepalive": self.keepalive})
+        more = {"keepalive": self.keepalive, "repeat_every": self.repeat_every}
+        return BrokerSettings.model_validate({**where, **more})
 
     def cloud(self, **more: Any) -> Coroutine[Any, Any, None]:
         fields = {"state_dir": self.folder / "cloud", "durable": False, "health_interval": HEALTH, **more}

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from megace2_iot.bus import BrokerSettings, NotPublished
 from megace2_iot.bus.opening import open_connection
+from megace2_iot.bus.probing import probe
 from megace2_iot.cli.checkup.check import Check, Role
 from megace2_iot.hardware import free_disk
 from megace2_iot.messages import Hardware
@@ -91,6 +92,21 @@ def _disk(role: str, folder: Path) -> Check:
     elif free < LEAST_FREE:
         advice = f"less than {LEAST_FREE >> 30} GiB free: make room, or choose another [{role}] state_dir"
     return Check("machine", f"{role}'s disk", f"{free / 2**30:.1f} GiB free in {folder}", advice, needed=True)
+
+
+async def look_at_broker(settings: BrokerSettings, node: str, root: str) -> list[Check]:
+    """Whether the broker is reached, and what it can do then, by trying it below the topic `root`."""
+    reached = await check_broker(settings, node)
+    return [reached] if reached.advice else [reached, *await check_abilities(settings, root)]
+
+
+async def check_abilities(settings: BrokerSettings, root: str) -> list[Check]:
+    """What a broker that is reached can do; one line where it cannot be tried."""
+    try:
+        findings = await probe(settings, root)
+    except (aiomqtt.MqttError, NotPublished, OSError) as error:
+        return [Check("broker", "abilities", f"not tried: {error}", here=False)]
+    return [Check("broker", f.name, f.found, f.advice, here=f.able is not False) for f in findings]
 
 
 async def check_broker(settings: BrokerSettings, node: str, patience: float = PATIENCE) -> Check:

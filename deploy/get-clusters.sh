@@ -1,0 +1,39 @@
+#!/bin/sh
+# Install RabbitMQ and NATS from Debian's packages, those of them that are missing, in CI or where MEGACE2_CLUSTERS is
+# set: they bring Erlang, some 100 MB. Nothing of them runs or will run by itself; never fails, the tests tell.
+[ -n "${CI:-}${MEGACE2_CLUSTERS:-}" ] || exit 0
+PATH="$PATH:/usr/sbin:/usr/local/sbin"
+missing=""
+command -v rabbitmq-server >/dev/null || missing="$missing rabbitmq-server"
+command -v nats-server >/dev/null || missing="$missing nats-server"
+[ -n "$missing" ] || exit 0
+command -v apt-get >/dev/null || exit 0
+if [ "$(id -u)" = 0 ]; then
+    as_root=""
+elif sudo -n true 2>/dev/null; then
+    as_root="sudo"
+else
+    echo "not installed:$missing; their tests will not run (sudo apt install$missing)" >&2
+    exit 0
+fi
+echo "installing$missing"
+$as_root apt-get update -qq >/dev/null 2>&1
+
+# Debian starts what it installs, unless this file says no, and again at each boot, unless that is disabled.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    trap '$as_root rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' | $as_root tee "$policy" >/dev/null
+    $as_root chmod 755 "$policy"
+fi
+for package in $missing; do
+    new="$(apt-get -s install --no-install-recommends "$package" 2>/dev/null | sed -n 's/^Inst \([^ ]*\) (.*/\1/p')"
+    DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends "$package" >/dev/null 2>&1 ||
+        echo "$package could not be installed: its tests will not run" >&2
+    # shellcheck disable=SC2086  # the names of packages
+    for unit in $(dpkg -L $new 2>/dev/null | sed -n 's#^.*/lib/systemd/system/\([^/@]*\)$#\1#p'); do
+        $as_root systemctl disable "$unit" >/dev/null 2>&1
+        [ -d /run/systemd/system ] && $as_root systemctl stop "$unit" >/dev/null 2>&1
+    done
+done
+exit 0
