@@ -46,13 +46,19 @@ class WebSocketAdapter(asyncio.Protocol):
         self._inner.resume_writing()
 
     def data_received(self, data: bytes) -> None:
+        while data and self._frames.state is CONNECTING and not self._frames.eof_sent:
+            line, end, data = data.partition(b"\n")  # what follows a request is read once that is answered
+            self._take(line + end)
+        self._take(data)
+        self.flush()
+
+    def _take(self, data: bytes) -> None:
         self._frames.receive_data(data)
         for event in self._frames.events_received():
             if isinstance(event, Request):
                 self._frames.send_response(self._frames.accept(event))
             elif isinstance(event, Frame):
                 self._receive(event)
-        self.flush()
 
     def eof_received(self) -> None:
         self._frames.receive_eof()

@@ -81,10 +81,13 @@ class _Release:
         """Raises ValueError for anything else."""
         fields = codec.decode(data, limit=LARGEST_RELEASE)
         try:
-            base, _ = decode_tensors(fields["base"])
+            base, graph = fields["base"], fields["graph"]
+            if not (isinstance(base, bytes) and isinstance(graph, bytes)):  # of a number `bytes` would make zeros
+                raise TypeError("its base and its graph are no bytes")
+            tensors, _ = decode_tensors(base)
             a, b = fields["calibration"]
-            return cls(base, bytes(fields["graph"]), str(fields["prefix"]), (float(a), float(b)))
-        except (KeyError, TypeError) as error:
+            return cls(tensors, graph, str(fields["prefix"]), (float(a), float(b)))
+        except (KeyError, TypeError, OverflowError) as error:
             raise ValueError(f"no local model: {error!r}") from None
 
     def confidence(self, score: float) -> float:

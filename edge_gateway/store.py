@@ -15,6 +15,7 @@ from megace2_iot.codec import DecodeError, decode, encode
 from megace2_iot.messages import LocalModel, ModelPointer
 from megace2_iot.tensors import decode_tensors, encode_tensors
 
+MOST_SEEN = 1 << 25  # values in the file of what was seen: 4,096 devices, two epochs of each, some 1,000 ranges each
 QUARANTINED = 32  # bad packets kept for inspection; older ones go
 
 
@@ -74,7 +75,7 @@ class EdgeStore:
         try:
             tensors, metadata = decode_tensors(self.adapter_path.read_bytes())
             return tensors, dict(json.loads(metadata["judged"]))
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
     # -- bad packets ------------------------------------------------------------------
@@ -95,7 +96,7 @@ class EdgeStore:
         """The last round that was opened; numbers are not used twice."""
         try:
             return int(json.loads((self.directory / "round.json").read_text())["round"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return 0
 
     def keep_dedup(self, windows: Mapping[str, DedupWindow]) -> None:
@@ -105,9 +106,9 @@ class EdgeStore:
     def dedup(self, remembered: int) -> dict[str, DedupWindow]:
         """The dedup windows by device; empty where there are none or they cannot be read."""
         try:
-            state = decode((self.directory / "dedup").read_bytes(), limit=256 << 20)
+            state = decode((self.directory / "dedup").read_bytes(), limit=256 << 20, values=MOST_SEEN)
             return {device: DedupWindow.from_state(fields, remembered) for device, fields in state.items()}
-        except (OSError, DecodeError, ValueError, KeyError, TypeError):
+        except (OSError, DecodeError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
             return {}
 
 

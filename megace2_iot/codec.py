@@ -30,6 +30,9 @@ COMPRESS_FROM = 200  # bytes; below it a zstd frame costs more than it saves
 LARGE = 1024  # bytes from which an array is worth a symbol table of its own
 DEFAULT_LIMIT = 8 << 20  # bytes of a decoded body: a model chunk is 64 KiB, a packet of several windows below 1 MiB
 MAX_RANK = 4
+MOST_VALUES = 1 << 17  # in the arrays and maps of one body: a byte that says "empty map" becomes 72 in memory
+ARRAYS = 32  # the longest array takes 1/32 of the values: memory for all its items is taken when it begins
+UNCOUNTED = 256 << 10  # bytes of a body that is too short to hold far too many values
 ARRAY = 1  # msgpack extension type
 
 _NAMES = ("<f4", "<f2", "|u1", "<u2", "<i2", "<i4", "|i1")
@@ -67,8 +70,11 @@ def _compress(body: bytes, large: list[bytes], level: int) -> bytes:
     return b"".join([*parts, stream.compress(body[cut:]), stream.flush()])
 
 
-def decode(data: bytes, *, limit: int = DEFAULT_LIMIT) -> dict[str, Any]:
-    """Decode one envelope whose body may take at most `limit` bytes; raises `DecodeError` and nothing else."""
+def decode(data: bytes, *, limit: int = DEFAULT_LIMIT, values: int = MOST_VALUES) -> dict[str, Any]:
+    """Decode one envelope whose body may take at most `limit` bytes and hold at most so many values.
+
+    Raises `DecodeError` and nothing else.
+    """
     if len(data) < HEADER.size:
         raise DecodeError(f"truncated: {len(data)} bytes, an envelope has at least {HEADER.size}")
     magic, version, flags = HEADER.unpack_from(data)
@@ -83,7 +89,9 @@ def decode(data: bytes, *, limit: int = DEFAULT_LIMIT) -> dict[str, Any]:
         body = memoryview(_decompress(body, limit))
     elif len(body) > limit:
         raise DecodeError(f"oversized: {len(body)} bytes, the limit is {limit}")
-    return _unpack(body)
+    if len(body) > UNCOUNTED or values > MOST_VALUES:
+        count_values(body, values)
+    return _unpack(body, min(values // ARRAYS, len(body)))
 
 
 def _decompress(frame: memoryview, limit: int) -> bytes:
@@ -110,7 +118,7 @@ def _decompressor() -> zstandard.ZstdDecompressor:
     return held
 
 
-def _unpack(body: memoryview) -> dict[str, Any]:
+def _unpack(body: memoryview, longest: int) -> dict[str, Any]:
     try:
         message = msgpack.unpackb(
             body,
@@ -119,15 +127,58 @@ def _unpack(body: memoryview) -> dict[str, Any]:
             ext_hook=_unpack_array,
             max_str_len=64 << 10,
             max_bin_len=len(body),
-            max_array_len=64 << 10,
+            max_array_len=longest,
             max_map_len=4096,
             max_ext_len=len(body),
         )
-    except (ValueError, TypeError, RecursionError, OverflowError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, RecursionError, OverflowError, MemoryError, msgpack.UnpackException) as error:
         raise DecodeError(f"damaged msgpack: {str(error) or type(error).__name__}") from None
     if not isinstance(message, dict):
         raise DecodeError(f"the body is a {type(message).__name__}, not a map")
     return message
+
+
+def _sizes() -> list[tuple[int, int, int]]:
+    """By first byte: bytes of the size that follows, bytes besides it and the content, values for each of the size."""
+    table = [(0, 1, 0)] * 256  # small integers, nil and booleans
+    for size in range(16):
+        table[0x80 + size], table[0x90 + size] = (0, 1, 2 * size), (0, 1, size)  # maps, arrays
+    for size in range(32):
+        table[0xA0 + size] = (0, 1 + size, 0)  # text
+    for power in range(3):  # bytes, extensions, text with a size of 1, 2 and 4 bytes
+        table[0xC4 + power] = table[0xD9 + power] = (1 << power, 1, 0)
+        table[0xC7 + power] = (1 << power, 2, 0)
+    for power in range(2):  # arrays and maps with a size of 2 and 4 bytes
+        table[0xDC + power], table[0xDE + power] = (2 << power, 1, 1), (2 << power, 1, 2)
+    for first, size in zip(range(0xCA, 0xD4), (4, 8, 1, 2, 4, 8, 1, 2, 4, 8), strict=True):
+        table[first] = (0, 1 + size, 0)  # floats and integers
+    for power in range(5):
+        table[0xD4 + power] = (0, 2 + (1 << power), 0)  # extensions of 1 to 16 bytes
+    return table
+
+
+_SIZES = _sizes()
+
+
+def count_values(body: memoryview, most: int) -> None:
+    """Raise `DecodeError` where a msgpack body holds, or says that it holds, more than `most` values.
+
+    msgpack's own limits are of one array each, and those that it nests multiply. Nothing is decoded here: contents are
+    stepped over, and what is damaged ends the count, for msgpack to find.
+    """
+    at, found, to_come, end = 0, 0, 1, len(body)
+    while to_come and at < end:
+        sized, besides, each = _SIZES[body[at]]
+        to_come -= 1
+        if sized:
+            size = int.from_bytes(body[at + 1 : at + 1 + sized], "big")
+            at += sized + besides + (0 if each else size)
+            inside = each * size
+        else:
+            at, inside = at + besides, each
+        found, to_come = found + 1, to_come + inside
+        if found + to_come > most:
+            raise DecodeError(f"a body of over {most} values")
 
 
 def _pack_array(value: object, large: list[bytes]) -> msgpack.ExtType:

@@ -24,6 +24,7 @@ Reason = Annotated[str, BeforeValidator(lambda text: text[:LONGEST_REASON] if is
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Policy = Literal["edge", "local", "local_then_edge", "confident_local"]  # who answers a device's windows
 
+SMALL = 64 << 10  # bytes of a message that says little: what nodes remember of each other is bounded by it
 INLINE_LIMIT = 128 << 10  # bytes of an update that travels inside its offer
 CHUNK_SIZE = 64 << 10  # bytes of a blob in one message, everywhere: a smaller limit of a broker is an error
 
@@ -34,14 +35,15 @@ class Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
     kind: ClassVar[str]
     zstd_level: ClassVar[int] = 3
+    limit: ClassVar[int] = codec.DEFAULT_LIMIT  # bytes of the envelope's body
 
     def encode(self, *, level: int | None = None) -> bytes:
         """Its envelope; `level` is zstd's, where not the kind's own."""
         return codec.encode(self.model_dump(), level=self.zstd_level if level is None else level)
 
     @classmethod
-    def decode(cls, data: bytes, *, limit: int = codec.DEFAULT_LIMIT) -> Self:
-        message = codec.decode(data, limit=limit)
+    def decode(cls, data: bytes) -> Self:
+        message = codec.decode(data, limit=cls.limit)
         try:
             return cls.model_validate(message)
         except ValidationError as error:
@@ -55,6 +57,7 @@ class State(Message):
     """Retained, and the will of each connection. An `offline` of an older session than the newest birth is stale."""
 
     kind: ClassVar[str] = "state"
+    limit: ClassVar[int] = SMALL
     state: Literal["online", "stopped", "offline"]
     session: Count  # rises at each connect of this node
     role: Literal["device", "edge", "cloud"]
@@ -80,6 +83,7 @@ class DeviceProfile(Message):
     """The capability profile of the paper's section 3.3; retained."""
 
     kind: ClassVar[str] = "profile"
+    limit: ClassVar[int] = SMALL
     hardware: Hardware = Hardware()
     sensors: tuple[str, ...] = ()
     dims: dict[Modality, Annotated[int, Field(ge=1, le=65_536)]]
@@ -95,6 +99,7 @@ class DeviceConfig(Message):
     """The paper's configuration packet: how this device acquires and sends; retained."""
 
     kind: ClassVar[str] = "config"
+    limit: ClassVar[int] = SMALL
     stage: Stage
     relative_bound: float = Field(ge=0, le=0.5)  # largest error of a channel, as a part of its range in the window
     rate: float = Field(ge=0)  # windows a second the edge can take
@@ -116,6 +121,7 @@ class Refusal(Message):
     """What was refused, and what to do about it."""
 
     kind: ClassVar[str] = "refusal"
+    limit: ClassVar[int] = SMALL
     about: str
     reason: Reason
 
@@ -187,6 +193,7 @@ class GapReceipt(Message):
     """The edge has these gaps on its disk, each by its first and last seq: they need not be told again."""
 
     kind: ClassVar[str] = "gap_receipt"
+    limit: ClassVar[int] = SMALL
     zstd_level: ClassVar[int] = 0
     epoch: Count
     gaps: tuple[tuple[Count, Count], ...] = Field(min_length=1, max_length=1024)
@@ -206,6 +213,7 @@ class Prediction(Message):
     """The answer to one window, and its acknowledgement: `answered` and `refused` free it, `stem_gone` does not."""
 
     kind: ClassVar[str] = "prediction"
+    limit: ClassVar[int] = SMALL
     zstd_level: ClassVar[int] = 0
     epoch: Count
     seq: Count
@@ -238,6 +246,7 @@ class CloudAnswer(Message):
     """The cloud's answer to a `Forward`; where it has none, why."""
 
     kind: ClassVar[str] = "cloud_answer"
+    limit: ClassVar[int] = SMALL
     zstd_level: ClassVar[int] = 0
     id: Count
     score: float | None = None
@@ -250,6 +259,7 @@ class Feedback(Message):
     """A label that follows its window."""
 
     kind: ClassVar[str] = "feedback"
+    limit: ClassVar[int] = SMALL
     epoch: Count
     seq: Count
     score: float = Field(ge=-1e6, le=1e6)
@@ -316,6 +326,7 @@ class Verdict(Message):
     """What became of an update; repeated whenever the update is offered again."""
 
     kind: ClassVar[str] = "verdict"
+    limit: ClassVar[int] = SMALL
     id: Digest
     accepted: bool
     reason: Reason = ""
@@ -327,6 +338,7 @@ class BlobRequest(Message):
     """Ask the holder of a blob for some of its chunks."""
 
     kind: ClassVar[str] = "blob_request"
+    limit: ClassVar[int] = SMALL
     zstd_level: ClassVar[int] = 0
     sha256: Digest
     chunks: tuple[Count, ...] = Field(min_length=1, max_length=64)

@@ -95,7 +95,7 @@ def _read_file(path: Path) -> dict[str, dict[str, Any]]:
         content = tomllib.loads(path.read_text())
     except OSError as error:
         raise Problem(f"cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Problem(f"{path} is not valid TOML: {error}") from None
     for section, values in content.items():
         if section not in SECTIONS:
@@ -114,7 +114,7 @@ def _from_environment() -> Iterator[tuple[str, str, Any]]:
             raise Problem(_unknown(f"environment: {name}", section, list(SECTIONS)) + " (MEGACE2_SECTION__KEY)")
         try:  # a password of digits stays a text, and numbers are read from texts by whom they belong to
             yield section, key, json.loads(text) if text[:1] in ("[", "{", '"') else text
-        except ValueError:
+        except (ValueError, RecursionError):
             yield section, key, text
 
 

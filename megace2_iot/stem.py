@@ -44,9 +44,13 @@ class Stem:
 
         Its kernels are not padded either, so that Z[0] has k - 1 steps less.
         """
+        if any(weight.ndim != 3 for weight in weights.values()) or (table is not None and table.ndim != 2):
+            raise ValueError("a stem's weights are (k, D, d), and its token table is (V, D)")
         widths = {modality: weight.shape[-1] for modality, weight in weights.items()}
         if len(set(widths.values())) != 1:
             raise ValueError(f"a stem has one width for all modalities, not {widths}")
+        if table is not None and "text" not in weights:
+            raise ValueError("a token table without a text projection")
         if table is not None and table.shape[1] != weights["text"].shape[1]:
             raise ValueError(f"token table is {table.shape[1]} wide, text projection {weights['text'].shape[1]}")
         self.weights = {m: np.ascontiguousarray(weights[m], np.float32) for m in MODALITIES if m in weights}

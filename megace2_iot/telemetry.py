@@ -12,6 +12,7 @@ from typing import Any
 GROWTH = 1.04  # bucket edges grow by 4 %, so a quantile is within 2 % of the true one
 _LOG = math.log(GROWTH)
 FLOOR = 1e-6  # seconds; what is shorter counts as this
+LAST = 10_000  # buckets either way; beyond it numbers overflow
 
 
 @dataclass(slots=True)
@@ -51,6 +52,8 @@ class Histogram:
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> Histogram:
         flat = [int(value) for value in wire["b"]]
+        if max(map(abs, flat[::2]), default=0) > LAST or min(flat[1::2], default=0) < 0:
+            raise ValueError("no counts of durations")
         return cls(Counter(dict(zip(flat[::2], flat[1::2], strict=True))), float(wire["s"]))
 
 
@@ -81,8 +84,18 @@ class Telemetry:
 
     @classmethod
     def from_snapshot(cls, snapshot: Mapping[str, Any]) -> Telemetry:
-        histograms = {name: Histogram.from_wire(wire) for name, wire in snapshot["histograms"].items()}
-        return cls(Counter(snapshot["counters"]), dict(snapshot["gauges"]), histograms)
+        """Another node's figures; raises ValueError for what is none."""
+        try:
+            histograms = {name: Histogram.from_wire(wire) for name, wire in snapshot["histograms"].items()}
+            return cls(Counter(_numbers(snapshot["counters"])), _numbers(snapshot["gauges"]), histograms)
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
+            raise ValueError(f"no figures: {error!r}") from None
+
+
+def _numbers(figures: Mapping[str, Any]) -> dict[str, Any]:
+    if not all(isinstance(figure, int | float) and math.isfinite(figure) for figure in figures.values()):
+        raise ValueError("figures that are no numbers")
+    return dict(figures)
 
 
 def merged(parts: Iterable[Telemetry]) -> Telemetry:

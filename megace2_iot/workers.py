@@ -21,7 +21,7 @@ from megace2_iot import codec
 from megace2_iot.problems import Problem
 
 FRAME = struct.Struct("<I")
-LIMIT = 1 << 30  # bytes of one request or answer: a parent trusts its child
+LIMIT, VALUES = 1 << 30, 1 << 24  # bytes and values of one request or answer: a parent trusts its child
 STOP_GRACE = 5.0  # s between closing a child's input and killing it
 
 
@@ -66,7 +66,7 @@ class Worker:
             self._process.stdin.write(FRAME.pack(len(body)) + body)
             await self._process.stdin.drain()
             (size,) = FRAME.unpack(await self._process.stdout.readexactly(FRAME.size))
-            answer = codec.decode(await self._process.stdout.readexactly(size), limit=LIMIT)
+            answer = codec.decode(await self._process.stdout.readexactly(size), limit=LIMIT, values=VALUES)
         except (asyncio.IncompleteReadError, ConnectionError) as error:
             self._ended = True
             code = await self._process.wait()
@@ -146,4 +146,4 @@ def _read(source: BinaryIO) -> dict[str, Any] | None:
         return None
     (size,) = FRAME.unpack(head)
     body = source.read(size)
-    return codec.decode(body, limit=LIMIT) if len(body) == size else None
+    return codec.decode(body, limit=LIMIT, values=VALUES) if len(body) == size else None

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import (
@@ -64,6 +65,21 @@ def fingerprint(certificate_pem: bytes) -> str:
     return hashlib.sha256(x509.load_pem_x509_certificate(certificate_pem).public_bytes(Encoding.DER)).hexdigest()
 
 
+def pinned(pem: bytes, wanted: str) -> bytes:
+    """The certificate with this fingerprint alone: of a second one behind it, TLS would make another authority.
+
+    Raises ValueError where the first in `pem` is another.
+    """
+    try:
+        found = x509.load_pem_x509_certificate(pem)
+    except x509.InvalidVersion as error:
+        raise ValueError(str(error)) from None
+    alone = found.public_bytes(Encoding.PEM)
+    if fingerprint(alone) != wanted:
+        raise ValueError("a certificate with another fingerprint")
+    return alone
+
+
 class Authority:
     """The authority of one site, in a folder of its own; its key is readable by its owner only."""
 
@@ -73,7 +89,7 @@ class Authority:
             key = load_pem_private_key((folder / KEY).read_bytes(), None)
             self.pem = (folder / CERTIFICATE).read_bytes()
             self._certificate = x509.load_pem_x509_certificate(self.pem)
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise BrokerError(f"{folder} holds no certificate authority that can be used: {error}") from None
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise BrokerError(f"{folder / KEY} is no key of a certificate authority")
@@ -166,7 +182,7 @@ def _builder(
 def _public_key(pem: bytes, purpose: Purpose) -> ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey:
     try:
         key = load_pem_public_key(pem)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         raise BrokerError("that is no public key in PEM") from None
     if purpose == "signing" and isinstance(key, ed25519.Ed25519PublicKey):
         return key

@@ -60,12 +60,10 @@ class JoinString(BaseModel):
     @classmethod
     def parse(cls, text: str) -> JoinString:
         """Raises `Problem` where it is not whole."""
-        parts, problem = (
-            urlsplit(text.strip()),
-            Problem("that is no join string: copy all of what 'megace2 enroll' said"),
-        )
-        query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        problem = Problem("that is no join string: copy all of what 'megace2 enroll' said")
         try:
+            parts = urlsplit(text.strip())
+            query = {name: values[0] for name, values in parse_qs(parts.query).items()}
             if parts.scheme != SCHEME or not parts.hostname or not parts.port or len(query["ca"]) != 64:
                 raise problem
             return cls(

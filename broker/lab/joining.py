@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from broker.lab.certificates import fingerprint, new_signing_key, new_tls_key, public_part
+from broker.lab.certificates import new_signing_key, new_tls_key, pinned, public_part
 from broker.lab.enrolment import DEADLINE, LONGEST_LINE, JoinString
 from megace2_iot.identity import (
     CA,
@@ -24,7 +23,7 @@ from megace2_iot.identity import (
 )
 from megace2_iot.problems import Problem
 
-TAKEN = (CA, CERTIFICATE, SIGNING_CERTIFICATE, PASSWORD)  # of what the other side sends, nothing else is written
+TAKEN = (CERTIFICATE, SIGNING_CERTIFICATE, PASSWORD)  # of what the other side sends, nothing else is written
 
 
 async def join(text: str, out: Path) -> tuple[Path, Identity]:
@@ -38,33 +37,51 @@ async def join(text: str, out: Path) -> tuple[Path, Identity]:
         "tls": public_part(tls).decode(),
         "signing": public_part(signing).decode(),
     }
-    answer = await _ask(ticket, request, ssl.create_default_context(cadata=authority))
-    try:
-        identity = Identity.model_validate(answer["identity"])
-        files = {name: str(answer["files"][name]).encode() for name in TAKEN if name in answer["files"]}
-    except (KeyError, TypeError, ValidationError):
-        raise Problem(f"{ticket.host} did not give a whole identity: does 'megace2 broker up' run there?") from None
-    if identity.id != ticket.id or files.get(CA) != authority.encode():
-        raise Problem(f"{ticket.host} gave another node's identity, or another authority: it is not taken")
+    answer = await _ask(ticket, request, ssl.create_default_context(cadata=authority.decode()))
+    identity, files = admission(answer, ticket)
     own = {SIGNING_KEY: signing} | ({KEY: tls} if CERTIFICATE in files else {})
     folder = out / identity.id
-    write_identity(folder, identity, {**files, **own})
+    write_identity(folder, identity, {**files, CA: authority, **own})
     return folder, identity
 
 
-async def _authority(ticket: JoinString) -> str:
-    """The authority's certificate, of the fingerprint that the join string pins."""
+async def _authority(ticket: JoinString) -> bytes:
+    """The authority's certificate, of the fingerprint that the join string pins, and nothing else."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE  # nothing is believed yet, nor told
-    pem = str((await _ask(ticket, {"want": "authority"}, context)).get("authority", ""))
+    answer = await _ask(ticket, {"want": "authority"}, context)
     try:
-        found = fingerprint(pem.encode())
+        return pinned(str(answer.get("authority", "")).encode(), ticket.authority)
     except ValueError:
-        found = ""
-    if found != ticket.authority:
-        raise Problem(f"{ticket.host} is not the site that the join string names: somebody answers in its place")
-    return pem
+        raise Problem(
+            f"{ticket.host} is not the site that the join string names: somebody answers in its place"
+        ) from None
+
+
+def admission(answer: Mapping[str, Any], ticket: JoinString) -> tuple[Identity, dict[str, bytes]]:
+    """The node's identity and files out of the answer to its request. Raises `Problem`."""
+    try:
+        identity = Identity.model_validate(answer["identity"])
+        files = {name: str(answer["files"][name]).encode() for name in TAKEN if name in answer["files"]}
+    except (KeyError, TypeError, ValueError):
+        raise Problem(f"{ticket.host} did not give a whole identity: does 'megace2 broker up' run there?") from None
+    if identity.id != ticket.id:
+        raise Problem(f"{ticket.host} gave another node's identity: it is not taken")
+    return identity, files
+
+
+def read_answer(line: bytes, place: str) -> dict[str, Any]:
+    """What a site says. Raises `Problem` for its refusals, and ValueError for what is no answer."""
+    try:
+        answer = json.loads(line)
+    except RecursionError:
+        raise ValueError("a nest without end") from None
+    if not isinstance(answer, dict):
+        raise Problem(f"{place} answers something else than a megace2 broker")
+    if "error" in answer:
+        raise Problem(f"{place}: {answer['error']}")
+    return answer
 
 
 async def _ask(ticket: JoinString, request: dict[str, str], context: ssl.SSLContext) -> dict[str, Any]:
@@ -76,7 +93,7 @@ async def _ask(ticket: JoinString, request: dict[str, str], context: ssl.SSLCont
             )
             try:
                 writer.write(json.dumps(request).encode() + b"\n")
-                answer = json.loads(await reader.readline())
+                return read_answer(await reader.readline(), place)
             finally:
                 writer.close()
     except ssl.SSLCertVerificationError as error:
@@ -84,8 +101,3 @@ async def _ask(ticket: JoinString, request: dict[str, str], context: ssl.SSLCont
     except (OSError, TimeoutError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or "no answer in time"
         raise Problem(f"{place} does not answer ({reason}): does 'megace2 broker up' run there?") from None
-    if not isinstance(answer, dict):
-        raise Problem(f"{place} answers something else than a megace2 broker")
-    if "error" in answer:
-        raise Problem(f"{place}: {answer['error']}")
-    return answer

@@ -5,6 +5,7 @@ They are read by `seek` and not mapped: pages of a map count as the process's me
 
 from __future__ import annotations
 
+import math
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ class StoredTable:
                 with archive.open(member) as data:
                     self.shape, fortran, self.dtype = _header(data)
                     header = data.tell()
-        except (KeyError, ValueError, zipfile.BadZipFile) as error:
+        except (KeyError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
             raise Problem(f"{path} holds no word vectors (words, vectors): {error}") from None
         self._path = path
         self._held: npt.NDArray[Any] | None = None
@@ -36,6 +37,8 @@ class StoredTable:
             raise Problem(f"{path}: {name} is no plain array: save it again as one of text or numbers")
         if member.compress_type == zipfile.ZIP_STORED and not fortran:
             self._offset = _data_offset(path, member.header_offset) + header
+            if self._offset + math.prod(self.shape) * self.dtype.itemsize > path.stat().st_size:
+                raise Problem(f"{path}: {name} is cut off")
             return
         if member.file_size > LARGEST:
             raise Problem(f"{path}: {name} is compressed and too large to hold: save it again with numpy.savez")

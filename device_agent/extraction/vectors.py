@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from device_agent.extraction.rows import Array
 from device_agent.extraction.tables import StoredTable
-from megace2_iot.datasets.words import UNKNOWN, hashed, spellings
+from megace2_iot.datasets.words import NPZ_DAMAGE, UNKNOWN, hashed, spellings
 from megace2_iot.problems import Problem
 
 CACHED = 4096  # vectors kept: 5 MB at 300 numbers; a speaker's words of an hour are fewer
@@ -163,3 +163,5 @@ def open_vectors(path: Path, max_words: int = MAX_WORDS) -> FileWords:
         return FileWords(Table(path, max_words) if is_zip else Lines(path, max_words))
     except OSError as error:
         raise Problem(f"word vectors: {error}") from None
+    except NPZ_DAMAGE as error:
+        raise Problem(f"{path} holds no word vectors (words, vectors): {error}") from None

@@ -76,8 +76,8 @@ def explain(path: Path, error: Exception) -> OutboxError:
 
 
 def is_damage(error: Exception) -> bool:
-    """Whether the database's content is broken, and not the disk under it."""
-    return getattr(error, "sqlite_errorname", "").startswith(_DAMAGED)
+    """Whether the database's content is broken, and not the disk under it; text, too, where a number belongs."""
+    return isinstance(error, (ValueError, TypeError)) or getattr(error, "sqlite_errorname", "").startswith(_DAMAGED)
 
 
 def open_database(path: Path, fsync: Fsync) -> Opened:
@@ -89,7 +89,7 @@ def open_database(path: Path, fsync: Fsync) -> Opened:
             undone.callback(os.close, lock)
             try:
                 opened = _open(path, fsync, lock)
-            except sqlite3.DatabaseError as error:
+            except (sqlite3.DatabaseError, ValueError, TypeError) as error:
                 if not is_damage(error):
                     raise
                 set_aside(path)
@@ -137,7 +137,7 @@ def read_database(path: Path) -> Iterator[sqlite3.Connection]:
     try:
         with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?{how}", uri=True, timeout=1.0)) as db:
             yield db
-    except sqlite3.Error as error:
+    except (sqlite3.Error, ValueError, TypeError) as error:
         raise explain(path, error) from error
 
 

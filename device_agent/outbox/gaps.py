@@ -26,6 +26,14 @@ class _Run:
     shed: Counter[str] = field(default_factory=Counter)
 
 
+def _reasons(shed: str) -> Counter[str]:
+    """Windows by reason; none where the disk changed what was written of it."""
+    try:
+        return Counter({str(reason): int(count) for reason, count in json.loads(shed).items()})
+    except (ValueError, TypeError, AttributeError):
+        return Counter()
+
+
 class Gaps:
     """One outbox's gaps, `limit` at most; beyond it the oldest are given up, and counted in `forgotten` (windows)."""
 
@@ -63,7 +71,7 @@ class Gaps:
         while self._count > self._limit:
             first, _, shed = self._db.execute("SELECT first, last, shed FROM gaps ORDER BY first LIMIT 1").fetchone()
             self._delete(first)
-            self.forgotten += sum(json.loads(shed).values())
+            self.forgotten += sum(_reasons(shed).values())
 
     def committed(self) -> None:
         self._new.clear()
@@ -83,11 +91,11 @@ class Gaps:
         below = "SELECT first, last, shed FROM gaps WHERE first < ? ORDER BY first DESC LIMIT 1"
         if (row := self._db.execute(below, (first,)).fetchone()) and row[1] == first - 1 and row[0] not in self._told:
             self._delete(row[0])
-            first, shed = row[0], shed + Counter(json.loads(row[2]))
+            first, shed = row[0], shed + _reasons(row[2])
         above = "SELECT first, last, shed FROM gaps WHERE first = ?"
         if (row := self._db.execute(above, (last + 1,)).fetchone()) and row[0] not in self._told:
             self._delete(row[0])
-            last, shed = row[1], shed + Counter(json.loads(row[2]))
+            last, shed = row[1], shed + _reasons(row[2])
         self._db.execute("REPLACE INTO gaps VALUES (?, ?, ?)", (first, last, json.dumps(shed)))
         self._count += 1
 
@@ -112,7 +120,7 @@ class Gaps:
                 query = f"SELECT first, last, shed FROM gaps WHERE {where} ORDER BY first LIMIT ?"
                 rows = self._db.execute(query, (seq, room_left + len(waiting))).fetchall()
                 kept = [row for row in rows if row[0] not in waiting][:room_left]
-                found += [Gap(first=first, last=last, shed=json.loads(shed)) for first, last, shed in kept]
+                found += [Gap(first=first, last=last, shed=_reasons(shed)) for first, last, shed in kept]
         self.are_behind = len(found) >= room
         return found
 

@@ -77,9 +77,12 @@ def _read(path: Path, vectors: Path | None) -> Dataset:
 
 def _read_npz(path: Path, vectors: Path | None) -> Dataset:
     table = read_npz(path)
-    if vectors is not None:
-        return sentences_of_table(table, path, vectors)
-    return load_sequences(table, path.stem) if is_sequences(table) else samples_of_table(table, path)
+    try:
+        if vectors is not None:
+            return sentences_of_table(table, path, vectors)
+        return load_sequences(table, path.stem) if is_sequences(table) else samples_of_table(table, path)
+    except TypeError as error:  # text in the place of numbers
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _read_pickle(path: Path) -> Dataset:

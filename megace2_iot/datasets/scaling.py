@@ -82,5 +82,5 @@ def from_json(text: str) -> dict[Modality, Scaling]:
         pairs = dict(json.loads(text))
         read = {m: tuple(np.array(part, np.float32) for part in pairs[m]) for m in MODALITIES if m in pairs}
         return {m: Scaling(mean, spread) for m, (mean, spread) in read.items()}
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, OverflowError, RecursionError) as error:
         raise ValueError(f"not a scaling: {error}") from None

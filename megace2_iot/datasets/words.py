@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -28,6 +30,11 @@ DIGEST = 64  # bytes, the longest of BLAKE2b
 SHORTEST, LONGEST = 3, 5  # letters of an n-gram
 UNKNOWN = "<unk>"  # the word for words that are not in the file
 MAX_WORDS = 512  # of one utterance; MOSEI's longest has 310
+# What numpy and zipfile raise on bytes that are no .npz, by experience: TypeError for one array without a name.
+NPZ_DAMAGE = (
+    *(ValueError, TypeError, OSError, EOFError, RuntimeError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+)
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 
 
@@ -165,10 +172,14 @@ def read_vectors(path: Path, wanted: Iterable[str]) -> Glove:
 def _of_npz(path: Path, needed: set[str]) -> dict[str, Array]:
     try:
         with np.load(path, allow_pickle=False) as file:
-            words, vectors = file["words"], file["vectors"]
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+            words, vectors = (
+                np.asarray(file["words"]),
+                np.asarray(file["vectors"]),
+            )  # numpy gives bytes of what is no array
+    except (KeyError, *NPZ_DAMAGE) as error:
         raise ValueError(f"{path} holds no word vectors (words, vectors): {error}") from None
-    if vectors.ndim != 2 or words.shape != vectors.shape[:1] or not np.isfinite(vectors).all():
+    fits = vectors.ndim == 2 and words.shape == vectors.shape[:1] and vectors.dtype.kind in "fiu"
+    if not fits or not np.isfinite(vectors).all():
         raise ValueError(f"{path}: words {words.shape} and vectors {vectors.shape} do not fit, or are not finite")
     return {str(word): row for word, row in zip(words, vectors.astype(np.float32), strict=True) if str(word) in needed}
 

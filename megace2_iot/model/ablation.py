@@ -58,7 +58,7 @@ class AblationConfig:
         try:
             raw = json.loads(text)
             return cls(ModelConfig.from_json(json.dumps(raw["model"])), raw["target"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"not an AblationConfig: {error}") from error
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from dataclasses import asdict, astuple, dataclass, field, fields
+from typing import Any, get_args
 
 from megace2_iot.features import MODALITIES, Modality
 from megace2_iot.model.attention import Residual
+
+LARGEST, MOST_LAYERS = 1 << 28, 256  # parameters and layers: a config is a stranger's, and a model is built by it
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,10 @@ class Dropouts:
     residual: float = 0.1
     embedding: float = 0.25
     output: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not all(isinstance(chance, int | float) and 0 <= chance <= 1 for chance in astuple(self)):
+            raise ValueError("dropouts are chances, from 0 to 1")
 
     def attention_from(self, source: Modality) -> float:
         """The chance for attention weights over `source`."""
@@ -50,14 +56,28 @@ class ModelConfig:
     causal: bool = True  # no step looks further ahead than the difference of the two lengths (MulT's mask)
 
     def __post_init__(self) -> None:
-        if set(self.dims) != set(MODALITIES):
+        if set(self.dims) != set(MODALITIES) or not set(self.kernels) <= set(MODALITIES):
             raise ValueError(f"dims must name {', '.join(MODALITIES)}, not {', '.join(self.dims)}")
+        if not isinstance(self.preset, str) or self.residual not in get_args(Residual):
+            raise ValueError(f"no preset {self.preset!r}, or no residual {self.residual!r}")
+        sizes = [self.width, self.heads, self.layers, self.memory_layers, self.ffn_ratio, self.vocabulary]
+        sizes += [self.last_k, self.outputs, *self.dims.values(), *self.kernels.values()]
+        if not all(type(size) is int for size in sizes) or self.heads < 1 or self.width < 1:
+            raise ValueError("sizes are whole numbers, width and heads at least 1")
         if self.width % self.heads:
             raise ValueError(f"width {self.width} cannot be split into {self.heads} heads")
         if min(self.layers, self.memory_layers, self.last_k, self.outputs, *self.dims.values()) < 1:
             raise ValueError("layers, memory_layers, last_k, outputs and dims are at least 1")
         if wrong := [m for m, k in self.kernels.items() if k < 0 or (k == 0 and self.dims[m] != self.width)]:
             raise ValueError(f"{wrong[0]} needs a kernel: only features {self.width} wide pass without a projection")
+        if max(self.layers, self.memory_layers) > MOST_LAYERS or self._size() > LARGEST:
+            raise ValueError(f"a model of over {LARGEST:,} parameters or {MOST_LAYERS} layers is not built")
+
+    def _size(self) -> int:
+        """Parameters of stem and encoders, about; the memories are twice as wide."""
+        layers = (6 * self.layers + 3 * 4 * self.memory_layers) * (4 + 2 * self.ffn_ratio) * self.width**2
+        stem = sum(max(1, self.kernels.get(m, 1)) * dim * self.width for m, dim in self.dims.items())
+        return layers + stem + self.vocabulary * self.dims["text"] + self.outputs * 6 * self.width
 
     def to_json(self) -> str:
         """Compact, with sorted keys: equal configs have equal JSON."""
@@ -72,7 +92,7 @@ class ModelConfig:
             if unknown:
                 raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
             return cls(**{**raw, "dropouts": Dropouts(**raw.get("dropouts", {}))})
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, AttributeError, RecursionError) as error:
             raise ValueError(f"not a model config: {error}") from error
 
 

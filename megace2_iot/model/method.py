@@ -39,7 +39,7 @@ class MethodConfig:
             if unknown := raw.keys() - {f.name for f in fields(cls)}:
                 raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
             return cls(**raw)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, AttributeError, ZeroDivisionError, RecursionError) as error:
             raise ValueError(f"not a {cls.__name__}: {error}") from error
 
 

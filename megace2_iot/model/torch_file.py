@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pickle
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from megace2_iot.datasets.unpickle import DAMAGE
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 
@@ -27,7 +30,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"{path} holds a pickled module, and loading it would run its code. Where you trust it, with the code that "
             f"made it: torch.save(torch.load('{path.name}', weights_only=False).state_dict(), 'state.pt')"
         ) from error
-    except (EOFError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, struct.error, *DAMAGE) as error:
+        if isinstance(error, OSError) and error.filename is not None:  # there is no such file, or it may not be read
+            raise
         raise ValueError(f"{path} is not a torch file of weights: {error}") from error
     while isinstance(loaded, Mapping) and (inner := next((k for k in _WRAPPERS if k in loaded), None)):
         loaded = loaded[inner]

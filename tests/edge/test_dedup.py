@@ -69,14 +69,45 @@ def test_backlog_far_behind_what_is_live_is_seen_once() -> None:
     assert [window.see(1, seq).kind for seq in (2, 3, 172_801, 172_803)] == ["new", "again", "again", "new"]
 
 
-def test_a_larger_epoch_begins_anew() -> None:
-    """The outbox was made anew: its seqs are others, and what the old one still sends is refused."""
+def test_a_new_epoch_has_seqs_of_its_own() -> None:
+    """The outbox was made anew; what the old one still sends, late, is answered once all the same."""
     window = answered(DedupWindow(), 1, 2, epoch=1)
     assert window.see(2, 1) == Seen("new")
-    assert window.see(1, 2) == Seen("stale_epoch")
-    window.answer(1, 1, b"of the old epoch")
-    window.forget(1, 1)
+    assert [window.see(1, seq).kind for seq in (2, 3)] == ["answered", "new"]
+    window.answer(1, 3, b"of the old epoch")
+    window.forget(1, 3)
     assert window.see(2, 1) == Seen("waiting")
+
+
+def test_a_forged_epoch_ends_no_other() -> None:
+    """On an open broker a stranger's packet of any epoch, once or often, leaves the device's own as it was."""
+    window = answered(DedupWindow(), 1, 2, epoch=1)
+    for number in range(100):
+        answered(window, 1, epoch=2**53 - number)
+        assert window.see(1, 2) == Seen("answered", b"2")
+
+
+def test_forged_epochs_take_no_memory() -> None:
+    """Two are known; a third pushes out the one that was silent longest, which then begins anew."""
+    window = DedupWindow()
+    for epoch in range(1, 1000):
+        answered(window, 1, 2, epoch=epoch)
+    assert [fields["epoch"] for fields in window.to_state()["epochs"]] == [998, 999]
+    window.answer(1, 1, b"late")
+    assert window.see(1, 1) == Seen("new")
+
+
+@pytest.mark.parametrize("said", ["a huge seq", "all settled", "one huge gap"])
+def test_forged_seqs_keep_no_window_out(said: str) -> None:
+    """A forged word about the device's own epoch spoils the books, and every window is answered all the same."""
+    window = answered(DedupWindow(), 1, 2)
+    if said == "a huge seq":
+        answered(window, 2**53)
+    elif said == "all settled":
+        window.settle(1, 2**53, None)
+    else:
+        window.tell(1, gap(1, 2**53, full=1))
+    assert {window.see(1, seq).kind for seq in range(3, 1000)} <= {"new", "again"}
 
 
 def test_a_restart_forgets_only_what_waited() -> None:
@@ -93,7 +124,7 @@ def test_fewer_answers_may_be_remembered_than_before() -> None:
     state = answered(DedupWindow(remembered=8), *range(50)).to_state()
     window = DedupWindow.from_state(state, remembered=1)
     assert [window.see(1, 49).kind, window.see(1, 48).kind, window.see(1, 50).kind] == ["answered", "again", "new"]
-    assert len(window.to_state()["answers"]) == 1
+    assert len(window.to_state()["epochs"][0]["answers"]) == 1
 
 
 def test_a_state_of_the_first_format_is_read() -> None:
@@ -114,8 +145,8 @@ def test_a_strangers_seqs_take_no_memory() -> None:
     window = answered(DedupWindow(), 0, 2**53, *range(10, 30_000, 3))
     for seq in range(0, 10_000, 7):
         window.see(1, seq)
-    assert len(window._waiting) == 1024
-    assert len(window._settled.pairs()) == 1024
+    assert len(window._epochs[1].waiting) == 1024
+    assert len(window._epochs[1].settled.pairs()) == 1024
     assert len(encode(window.to_state())) < 20_000
 
 
@@ -151,7 +182,7 @@ def test_an_answered_seq_is_never_new(seqs: list[int], most: int) -> None:
     """Whatever the order of arrival and however few ranges are kept, nothing inferred passes for new."""
     window, seen = DedupWindow(remembered=0), set[int]()
     window.see(1, 101)  # begins the epoch
-    window._settled = Ranges(most=most)
+    window._epochs[1].settled = Ranges(most=most)
     for seq in seqs:
         kind = window.see(1, seq).kind
         assert kind == "again" or (kind == "new" and seq not in seen)
@@ -200,10 +231,11 @@ def test_what_an_edge_cannot_judge_is_not_missing() -> None:
     assert window.missing == 4
 
 
-def test_a_new_epoch_is_judged_anew() -> None:
-    """The old outbox is gone: its holes are no holes of the new one, and what it still says is ignored."""
+def test_each_epoch_is_judged_by_itself() -> None:
+    """Holes of the old outbox are no holes of the new one."""
     window = answered(DedupWindow(), 1, 5)
     window.settle(1, 1, 1)
     answered(window, 1, epoch=2)
     assert window.settle(2, 2, 1) == 0
-    assert (window.settle(1, 6, 5), window.tell(1, gap(2, 4, full=3)), window.missing) == (0, {}, 0)
+    assert (window.settle(1, 6, 5), window.missing) == (3, 3)
+    assert window.settle(2, 2, 1) == 0
