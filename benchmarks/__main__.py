@@ -32,6 +32,8 @@ NAMES = (
     "latency",
     "release",
     "bulk",
+    "clusters",
+    "security",
 )
 
 

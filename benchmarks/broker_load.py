@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import selectors
 import socket
+import ssl
 import sys
 import time
 from pathlib import Path
@@ -25,9 +26,11 @@ WARM_UP = 0.5  # s
 PIECE = 1 << 20
 
 
-def connect(port: int, name: str, *, clean: bool = True) -> socket.socket:
+def connect(port: int, name: str, *, clean: bool = True, tls: ssl.SSLContext | None = None) -> socket.socket:
     link = socket.create_connection(("127.0.0.1", port))
     link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if tls is not None:
+        link = tls.wrap_socket(link, server_hostname="localhost")
     link.sendall(encode(Connect(name, clean)))
     assert link.recv(4) == b"\x20\x02\x00\x00", "no new session"
     return link
@@ -68,8 +71,8 @@ class Subscriber:
 
     events = selectors.EVENT_READ
 
-    def __init__(self, port: int, size: int) -> None:
-        self.link = connect(port, "subscriber", clean=False)
+    def __init__(self, port: int, size: int, tls: ssl.SSLContext | None = None) -> None:
+        self.link = connect(port, "subscriber", clean=False, tls=tls)
         self.link.sendall(encode(Subscribe(1, ((TOPIC, 1),))))
         assert self.link.recv(5) == b"\x90\x03\x00\x01\x01"
         packet = encode(Publish(TOPIC, bytes(size), 1, packet_id=1))

@@ -20,6 +20,8 @@ from edge_gateway.forwarding import Forwarding, ForwardingSettings
 from edge_gateway.inference import Inference, InferenceSettings
 from edge_gateway.intake import Intake, SceneSettings
 from edge_gateway.labels import LabelledStore
+from edge_gateway.quota import FairQueue, QuotaSettings
+from edge_gateway.receiving import Receiving
 from edge_gateway.replies import Replies
 from edge_gateway.scheduling import SchedulingSettings
 from megace2_iot.bus import Bus
@@ -64,12 +66,14 @@ class Serving:
     """The parts of an edge that answer packets."""
 
     intake: Intake
+    receiving: Receiving
     inference: Inference
     replies: Replies
 
     def work(self, packets: AsyncIterator[Any]) -> tuple[Coroutine[Any, Any, None], ...]:
         """What must run for `packets` to be answered."""
-        taking = self.intake.run(packets, self.inference.until_room, InferenceSettings().max_batch_size)
+        room, turn = self.inference.until_room, InferenceSettings().max_batch_size
+        taking = self.receiving.run(packets, self.intake.take, room, turn)
         return taking, self.inference.run_model(), self.replies.send()
 
 
@@ -86,7 +90,9 @@ def serving(bus: Bus | Silent, predictor: Any, stem: tuple[str, Stem], folder: P
         parts = devices, labels, answers, replies, bus.telemetry
         intake = Intake(TOPICS, *parts, DEFAULT_FLOORS, SceneSettings(), inference.put)
         intake.use_stem(stem[0], stem[1], 1)
-        yield Serving(intake, inference, replies)
+        each = settings.max_queued  # a load of any kind: no device is held back or loses anything
+        queue = FairQueue[Any](QuotaSettings(windows=0, bytes=0), each, settings.max_queued_bytes, each)
+        yield Serving(intake, Receiving(TOPICS, devices, queue, bus.telemetry), inference, replies)
 
 
 @contextlib.asynccontextmanager

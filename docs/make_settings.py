@@ -49,7 +49,11 @@ READ_BY = {
 MEANING = {  # setting: unit, meaning
     "site.base": ("", "first levels of every topic; at most one slash"),
     "site.name": ("", "the site, the next level; one site has one cloud"),
-    "broker.url": ("", "`mqtt://host:port`, or `mqtts://host:port` for TLS; ports 1883 and 8883 where none is given"),
+    "broker.url": (
+        "",
+        "`mqtt://host:port`, or `mqtts://host:port` for TLS; ports 1883 and 8883 where none is given; several nodes of "
+        "one cluster with commas between, see [scale.md](scale.md)",
+    ),
     "broker.protocol": ("", "`auto` speaks MQTT 5 first and 3.1.1 to a broker that refuses it"),
     "broker.username": ("", "account at the broker"),
     "broker.password": ("", "its password; better in the variable `MEGACE2_BROKER__PASSWORD` than in a file"),
@@ -60,6 +64,13 @@ MEANING = {  # setting: unit, meaning
     "broker.insecure": ("", "allow `mqtt://` to another machine, in the clear"),
     "broker.keepalive": ("s", "MQTT keepalive; a dead peer is noticed after one and a half"),
     "broker.timeout": ("s", "for a connect"),
+    "broker.repeat_retained": (
+        "",
+        "whether to publish again and again what is retained: for a broker that does not give it to all who subscribe; "
+        "`auto` finds that out, takes an enrolled site's broker for one that does, and says on a cluster twice what is "
+        "new",
+    ),
+    "broker.repeat_every": ("s", "how often, where it is repeated; each time it is between half and one and a half"),
     "broker.session_expiry": ("s", "how long the broker keeps an absent node's subscriptions (MQTT 5)"),
     "device.id": ("", "node id, and MQTT client id: one connection a node"),
     "device.sources": ("", "what it senses with, each as `--source` takes it; none: it plays `[replay]`"),
@@ -141,6 +152,13 @@ MEANING = {  # setting: unit, meaning
     "edge.labelled_windows": ("windows", "the labelled store keeps the newest so many"),
     "edge.health_interval": ("s", "between two health messages"),
     "edge.metrics_port": ("", "Prometheus figures, on loopback; 0 is none"),
+    "edge.quota.windows": (
+        "windows/s",
+        "of one device at most, however idle the edge is; 0 is any. One that was told a rate may send twice that. What "
+        "is beyond waits, see [reliability.md](reliability.md#floods)",
+    ),
+    "edge.quota.bytes": ("bytes/s", "of one device's packets, likewise"),
+    "edge.quota.burst": ("s", "of either that may come at once"),
     "edge.inference.max_batch_size": ("windows", "a batch goes when it has so many"),
     "edge.inference.max_queue_delay": (
         "s",

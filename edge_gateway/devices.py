@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from edge_gateway.dedup import DedupWindow
+from edge_gateway.quota import Bucket
 from edge_gateway.scheduling import Load, Needs, SchedulingSettings, Unservable, plan
 from megace2_iot.messages import DeviceConfig, DeviceProfile, State
 from megace2_iot.telemetry import Rate
@@ -28,6 +29,7 @@ class DeviceRecord:
     session: int = -1
     windows: int = 0
     rate: Rate = field(default_factory=Rate)
+    bad: Bucket = field(default_factory=Bucket)  # of bad packets that are spoken of
 
     @property
     def online(self) -> bool:
@@ -55,14 +57,27 @@ class Devices:
     def get(self, device: str) -> DeviceRecord | None:
         """The record of a device, made at its first word; None where there is no room for one more."""
         record = self._records.get(device)
-        if record is None and len(self._records) < MAX_DEVICES:
+        if record is None and (len(self._records) < MAX_DEVICES or self._forget_a_stranger()):
             record = self._records[device] = DeviceRecord(device, DedupWindow(self._remembered))
         return record
 
+    def _forget_a_stranger(self) -> bool:
+        """Make room by the record of one that never said what it is: names cost nothing on an open broker."""
+        stranger = next((record.id for record in self if record.profile is None and not record.online), None)
+        return stranger is not None and self._records.pop(stranger, None) is not None
+
+    def told_rate(self, device: str) -> float:
+        """Windows a second that a device was told to keep to; 0 where it was told none."""
+        record = self._records.get(device)
+        return 0.0 if record is None or record.config is None else record.config.rate
+
     def note_state(self, device: str, state: State) -> str | None:
-        """Take a state; returns it where it changed anything. A will that is older than the newest birth is stale."""
+        """Take a state; returns it where it changed anything. A will that is older than the newest birth is stale.
+
+        A birth never is: the clock of a device may go back, and a stranger's word of a huge session must not last.
+        """
         record = self.get(device)
-        if record is None or state.session < record.session:
+        if record is None or (state.state != "online" and state.session < record.session):
             return None
         changed = record.state != state.state
         record.session, record.state = state.session, state.state

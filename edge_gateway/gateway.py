@@ -11,13 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal
 
 from edge_gateway.answers import Answers
-from edge_gateway.devices import Devices
+from edge_gateway.devices import MOST_TOLD, Devices
 from edge_gateway.distillation import Distillation
 from edge_gateway.forwarding import Forwarding
 from edge_gateway.inference import Inference
-from edge_gateway.intake import Intake
+from edge_gateway.intake import BAD, BAD_BURST, Intake
 from edge_gateway.labels import LabelledStore
 from edge_gateway.learning import Learning
+from edge_gateway.quota import Bucket, FairQueue
+from edge_gateway.receiving import Receiving
 from edge_gateway.replies import Replies
 from edge_gateway.scheduling import Load, Needs, Unservable
 from edge_gateway.settings import EdgeSettings
@@ -44,7 +46,7 @@ from megace2_iot.problems import Problem
 from megace2_iot.quality import DEFAULT_FLOORS
 from megace2_iot.service import tell_health
 from megace2_iot.telemetry import Telemetry, prometheus
-from megace2_iot.topics import Topics
+from megace2_iot.topics import Topics, check_id
 from megace2_iot.workers import Worker, worker
 
 if TYPE_CHECKING:
@@ -72,7 +74,9 @@ async def run_edge(
     ):
         predictor = await _start_predictor(settings, thread)
         _log.info("the model answers on %s by %s", predictor.device, predictor.runtime)
-        presence = Presence(topic=topics.edge_all(settings.id, "state"), payload=_state)
+        presence = Presence(
+            topic=topics.edge_all(settings.id, "state"), payload=_state, family=topics.edge_all(settings.id, "+")
+        )
         async with (
             worker("edge_gateway.personalizer") as trainer,
             connect(broker, settings.id, presence=presence, telemetry=telemetry) as bus,
@@ -96,6 +100,14 @@ async def _start_predictor(settings: EdgeSettings, thread: ThreadPoolExecutor) -
 
 def _state(state: Literal["online", "stopped", "offline"], session: int) -> bytes:
     return State(state=state, session=session, role="edge", software=__version__).encode()
+
+
+def _sender(node: str) -> str:
+    """Its id; raises `DecodeError` for what cannot be one, on a broker that takes any topic: it is not remembered."""
+    try:
+        return check_id(node)
+    except ValueError:
+        raise DecodeError("its topic names no node") from None
 
 
 class Gateway:
@@ -150,6 +162,13 @@ class Gateway:
             self.inference.put,
             store.quarantine,
         )
+        waiting = FairQueue[Delivery](
+            settings.quota,
+            settings.inference.max_queued,
+            settings.inference.max_queued_bytes,
+            2 * settings.scheduling.max_unanswered,
+        )
+        self.receiving = Receiving(topics, self.devices, waiting, bus.telemetry)
         self.learning = Learning(
             bus,
             topics,
@@ -168,6 +187,7 @@ class Gateway:
         self._pulls: set[asyncio.Task[None]] = set()
         self._load = Load()
         self._session_of_cloud = -1
+        self._bad = Bucket()  # of bad messages that the log tells
 
     async def run(self, ready: Callable[[], None] | None) -> None:
         """Subscribe, start every task, and run until cancelled."""
@@ -184,7 +204,8 @@ class Gateway:
             self._tasks = tasks
             for number, subscription in enumerate(others):
                 tasks.create_task(self._hear(subscription), name=f"{edge}:hear-{number}")
-            taking = self.intake.run(packets, self.inference.until_room, self.settings.inference.max_batch_size)
+            turn = self.settings.inference.max_batch_size
+            taking = self.receiving.run(packets, self.intake.take, self.inference.until_room, turn)
             tasks.create_task(taking, name=f"{edge}:intake")
             tasks.create_task(self.intake.keep_deadlines(), name=f"{edge}:scenes")
             tasks.create_task(self.inference.run_model(), name=f"{edge}:model")
@@ -210,10 +231,11 @@ class Gateway:
             if handler is None or not delivery.payload:
                 continue
             try:
-                await handler(self, address.node, delivery.payload)
+                await handler(self, _sender(address.node), delivery.payload)
             except DecodeError as error:
                 self.telemetry.count("messages_rejected")
-                _log.warning("%s: %s", delivery.topic, error)
+                if self._bad.pay(BAD, BAD_BURST, time.monotonic()):
+                    _log.warning("%.200s: %s", delivery.topic, error)
 
     async def _on_state(self, device: str, payload: bytes) -> None:
         changed = self.devices.note_state(device, State.decode(payload))
@@ -299,6 +321,7 @@ class Gateway:
             busy, at = self.inference.busy_seconds, now
             self.telemetry.gauge("model_busy", self._load.busy)
             self.telemetry.gauge("windows_arriving", self._load.arriving)
+            self.telemetry.gauge("packets_waiting", len(self.receiving))
             self.telemetry.gauge("windows_queued", self.inference.queued)
             self.telemetry.gauge("labelled_windows", len(self.labels))
 
@@ -347,7 +370,7 @@ class Gateway:
 
         def health() -> bytes:
             facts = {**self.learning.facts, "devices": sum(record.online for record in self.devices)}
-            facts |= self.devices.missing()
+            facts |= {**self.devices.missing(), **self.receiving.flooded(MOST_TOLD)}
             figures, uptime = self.telemetry.snapshot(), time.monotonic() - began
             return Health(at=time.time(), uptime=uptime, figures=figures, facts=facts).encode()
 

@@ -36,7 +36,7 @@ class InferenceSettings(BaseModel):
     max_queue_delay: float = Field(0.005, ge=0, le=10)  # s a window waits for company, where any is expected by then
     max_queued: int = Field(512, ge=1)  # windows
     max_queued_bytes: int = Field(64 << 20, ge=1 << 20)  # of them
-    remembered_answers: int = Field(64, ge=0)  # of each device
+    remembered_answers: int = Field(64, ge=0, le=4096)  # of each device
 
 
 class Inference:

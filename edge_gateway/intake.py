@@ -9,16 +9,17 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from edge_gateway.answers import Answers, Recipient, Waiting
 from edge_gateway.coded import CodedWindow
-from edge_gateway.devices import Devices
+from edge_gateway.devices import DeviceRecord, Devices
 from edge_gateway.gaps import Gaps
 from edge_gateway.labels import LabelledStore
+from edge_gateway.quota import Bucket
 from edge_gateway.replies import Replies
 from edge_gateway.scenes import Joined, Joiner
 from megace2_iot.bus import Delivery
@@ -32,6 +33,8 @@ from megace2_iot.telemetry import Telemetry
 from megace2_iot.topics import Topics
 
 _log = logging.getLogger("megace2.intake")
+BAD, BAD_OF_ONE = 40.0, 2.0  # bad packets a second that are spoken of: of all devices, of one
+BAD_BURST = 8.0  # s of either that may come at once
 
 
 class SceneSettings(BaseModel):
@@ -78,16 +81,7 @@ class Intake:
         self._joining = asyncio.Event()
         self._stems: dict[str, Stem] = {}
         self._newest: tuple[str, int] | None = None
-
-    async def run(self, packets: AsyncIterator[Delivery], room: Callable[[], Awaitable[None]], turn: int) -> None:
-        """Take packets for ever; while there is no `room` none is taken, and the broker waits."""
-        taken = 0
-        async for delivery in packets:
-            self.take(delivery)
-            taken += 1
-            if taken % turn == 0:  # an inbox that is never empty does not suspend this task
-                await asyncio.sleep(0)  # the model and the senders need the loop; oftener, and the inbox overflows
-            await room()
+        self._bad = Bucket()
 
     def use_stem(self, sha256: str, stem: Stem, size: int) -> None:
         """Take packets of this stem, and remember the one before it."""
@@ -96,8 +90,8 @@ class Intake:
         for old in [name for name in self._stems if name != sha256][:-1]:
             del self._stems[old]
 
-    def take(self, delivery: Delivery) -> None:
-        """Take one packet."""
+    def take(self, delivery: Delivery) -> int:
+        """Take one packet; returns how many windows it held."""
         sender = self._topics.parse(delivery.topic).node
         received_at = time.time()
         try:
@@ -105,14 +99,12 @@ class Intake:
             if packet.device != sender:
                 raise DecodeError(f"packet: it says {packet.device}, the topic says {sender}")
         except DecodeError as error:
-            self._reject(sender, str(error))
-            if self._quarantine is not None:
-                self._quarantine(sender, delivery.payload, str(error))
-            return
+            self._reject(sender, str(error), delivery.payload)
+            return 1
         record = self._devices.get(packet.device)
         if record is None:
             self._reject(sender, "this edge has no room for one more device")
-            return
+            return 1
         self._telemetry.count("packets_received")
         self._telemetry.count("packet_bytes", len(delivery.payload))
         self.gaps.take(record, packet)
@@ -120,15 +112,26 @@ class Intake:
             recipient = Recipient(record, packet.epoch, window.seq, window.captured_at, received_at)
             if self._is_new(recipient) and self._can_answer(recipient, packet):
                 self._take_window(recipient, packet, window)
+        return len(packet.windows)
 
-    def _reject(self, device: str, reason: str) -> None:
+    def _reject(self, sender: str, reason: str, unreadable: bytes = b"") -> None:
+        """Count it; keep it and speak of it while few are bad: a flood of them is to cost no disk and no answers."""
         self._telemetry.count("packets_rejected")
-        _log.warning("packet of %s rejected: %s", device, reason)
-        record = self._devices.get(device)
+        record = self._devices.get(sender)
+        if not self._may_speak_of(record):
+            return
+        _log.warning("packet of %s rejected: %s", sender, reason)
+        if self._quarantine is not None and unreadable:
+            self._quarantine(sender, unreadable, reason)
         if record is not None:
             self._replies.put(
                 record.id, "refused", Refusal(about="packet", reason=reason).encode(), Refusal.kind
             )  # which windows it held is not known
+
+    def _may_speak_of(self, record: DeviceRecord | None) -> bool:
+        now = time.monotonic()
+        of_one = record is None or record.bad.pay(BAD_OF_ONE, BAD_BURST, now)
+        return of_one and self._bad.pay(BAD, BAD_BURST, now)
 
     def _is_new(self, recipient: Recipient) -> bool:
         """Whether a window is to be inferred; a duplicate that was answered is answered again."""
@@ -137,9 +140,6 @@ class Intake:
             self._telemetry.count("duplicates")
             if verdict.answer is not None:
                 self._replies.put(recipient.device.id, "repeated", verdict.answer)
-            return False
-        if verdict.kind == "stale_epoch":
-            self._answers.refuse(recipient, "this epoch ended: the outbox was made anew since")
             return False
         if verdict.kind == "again":
             self._telemetry.count("inferred_again")

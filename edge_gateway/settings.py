@@ -13,6 +13,7 @@ from edge_gateway.forwarding import ForwardingSettings
 from edge_gateway.inference import InferenceSettings
 from edge_gateway.intake import SceneSettings
 from edge_gateway.learning import LearningSettings
+from edge_gateway.quota import QuotaSettings
 from edge_gateway.scheduling import SchedulingSettings
 from megace2_iot.quality import DEFAULT_FLOORS, unknown_floors
 
@@ -31,6 +32,7 @@ class EdgeSettings(BaseModel):
     health_interval: float = Field(5.0, gt=0)  # s
     metrics_port: int = Field(0, ge=0, le=65535)  # Prometheus figures on loopback; 0: none
     inference: InferenceSettings = InferenceSettings()
+    quota: QuotaSettings = QuotaSettings()
     scheduling: SchedulingSettings = SchedulingSettings()
     learning: LearningSettings = LearningSettings()
     distillation: DistillationSettings = DistillationSettings()

@@ -33,6 +33,7 @@ DROPS = (
     "windows_shed_dropped",
     "bus_dropped",
     "answers_dropped",
+    "packets_flooded",
     "packets_rejected",
     "windows_rejected",
     "offers_dropped",

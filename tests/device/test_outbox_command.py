@@ -107,10 +107,13 @@ def test_status_names_who_shed_and_who_misses(capsys: pytest.CaptureFixture[str]
     watch = Watch(None, Topics())  # type: ignore[arg-type]
     device, edge = Node("device", "cam-1", "edge-1", "online"), Node("edge", "edge-1", "", "online")
     device.figures.counters.update(windows_shed_full=7, windows_answered=100)
-    edge.figures.counters.update(windows_shed_told_full=7, windows_missing=2)
-    edge.facts = {"missing.cam-1": 2}
-    quiet = Node("device", "cam-2", "edge-1", "online")
-    watch.nodes = {(node.tier, node.id): node for node in (device, edge, quiet)}
+    edge.figures.counters.update(windows_shed_told_full=7, windows_missing=2, packets_flooded=9)
+    edge.facts = {"missing.cam-1": 2, "flooded.cam-3": 9}
+    quiet, loud = (Node("device", name, "edge-1", "online") for name in ("cam-2", "cam-3"))
+    watch.nodes = {(node.tier, node.id): node for node in (device, edge, quiet, loud)}
     _print(watch, False, "mqtt://broker")
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[-2:] == ["edge-1: 2 windows are missing; told of 7 full", "cam-1: 2 windows are missing; shed 7 full"]
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        "edge-1: 2 windows are missing; 9 packets were too many; told of 7 full",
+        "cam-1: 2 windows are missing; shed 7 full",
+        "cam-3: 9 packets were too many",
+    ]

@@ -36,6 +36,15 @@ def test_an_old_will_does_not_undo_a_new_birth(devices: Devices) -> None:
     assert devices.note_state("a", state("offline", 2)) == "offline"
 
 
+def test_a_forged_session_does_not_last(devices: Devices) -> None:
+    """On an open broker anybody can say that a device is gone; its next birth is believed, and so are its own wills."""
+    devices.note_state("a", state("online", 5))
+    assert devices.note_state("a", state("offline", 2**53)) == "offline"
+    assert devices.note_state("a", state("online", 6)) == "online"
+    assert devices.note_state("a", state("offline", 5)) is None
+    assert devices.note_state("a", state("offline", 6)) == "offline"
+
+
 def test_a_state_that_changes_nothing_is_no_news(devices: Devices) -> None:
     """Retained state comes again at every reconnect."""
     devices.note_state("a", state("online", 1))
@@ -69,5 +78,18 @@ def test_only_online_devices_that_train_take_part(devices: Devices) -> None:
 def test_there_is_room_for_so_many(devices: Devices, monkeypatch: pytest.MonkeyPatch) -> None:
     """One more is told so, and known ones stay."""
     monkeypatch.setattr(module, "MAX_DEVICES", 2)
+    register(devices, "a")
+    register(devices, "b")
     assert [devices.get(id) is None for id in "abc"] == [False, False, True]
-    assert devices.get("a") is not None
+
+
+def test_names_without_a_profile_keep_nobody_out(devices: Devices, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On an open broker a stranger may speak under any number of names; a device that says what it is finds room."""
+    monkeypatch.setattr(module, "MAX_DEVICES", 2)
+    register(devices, "a")
+    for number in range(9):
+        record = devices.get(f"stranger-{number}")
+        assert record is not None
+        record.windows += 1
+    register(devices, "b")
+    assert [record.id for record in devices] == ["a", "b"]
