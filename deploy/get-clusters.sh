@@ -1,10 +1,12 @@
 #!/bin/sh
-# Install RabbitMQ and NATS from Debian's packages, those of them that are missing, in CI or where MEGACE2_CLUSTERS is
-# set: they bring Erlang, some 100 MB. Nothing of them runs or will run by itself; never fails, the tests tell.
+# Install what is missing of NATS, in CI and where MEGACE2_CLUSTERS is set, and there of RabbitMQ, which brings Erlang
+# (some 100 MB), from Debian's packages. Nothing of them runs or will run by itself; never fails, the tests tell.
 [ -n "${CI:-}${MEGACE2_CLUSTERS:-}" ] || exit 0
 PATH="$PATH:/usr/sbin:/usr/local/sbin"
 missing=""
-command -v rabbitmq-server >/dev/null || missing="$missing rabbitmq-server"
+if [ -n "${MEGACE2_CLUSTERS:-}" ]; then
+    command -v rabbitmq-server >/dev/null || missing="$missing rabbitmq-server"
+fi
 command -v nats-server >/dev/null || missing="$missing nats-server"
 [ -n "$missing" ] || exit 0
 command -v apt-get >/dev/null || exit 0

@@ -44,6 +44,7 @@ class Adoption:
         self._predictor, self._thread, self._trainer = predictor, thread, trainer
         self._store, self._puller, self._down = store, puller, down
         self._base: Blob = b""
+        self._trains_from: ModelPointer | None = None
         self.pointer: ModelPointer | None = None
         self.layout: Layout | None = None
         self.adopted = asyncio.Event()
@@ -83,7 +84,7 @@ class Adoption:
         )
 
     async def _use(self, pointer: ModelPointer, blob: memoryview, stem_blob: memoryview) -> None:
-        """Answer with it, keep it, offer it to the devices, and train from it."""
+        """Answer with it, keep it, and offer it to the devices."""
         tensors, metadata = decode_tensors(stem_blob)
         stem = Stem.from_tensors(tensors, {"mult_compat": metadata.get("mult_compat") == "true"})
         await asyncio.get_running_loop().run_in_executor(
@@ -98,9 +99,13 @@ class Adoption:
         self._down.offer(pointer.sha256, blob)
         self._down.offer(pointer.stem, stem_blob)
         await self._bus.keep(self._topics.edge_all(self._edge, "model"), pointer.encode())
-        await self.load_trainer()
 
-    async def load_trainer(self) -> None:
-        """Give the trainer the base; a new one knows none."""
-        if self.pointer is not None:
-            await self._trainer.call("load", config=self.pointer.config, blob=self._base)
+    async def trainer(self) -> Worker:
+        """The trainer with the base of this release; a new one in place of one that died. Raises `WorkerError`."""
+        if not self._trainer.alive:
+            await self._trainer.restart()
+            self._trains_from = None
+        if (pointer := self.pointer) is not None and pointer is not self._trains_from:
+            await self._trainer.call("load", config=pointer.config, blob=self._base)
+            self._trains_from = pointer
+        return self._trainer

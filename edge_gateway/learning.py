@@ -104,7 +104,7 @@ class Learning:
         settings: LearningSettings,
     ) -> None:
         self._bus, self._topics, self._edge = bus, topics, edge
-        self._devices, self._labels, self._trainer = devices, labels, trainer
+        self._devices, self._labels = devices, labels
         self._store, self._settings = store, settings
         self._telemetry = bus.telemetry
         self._adoption = Adoption(bus, topics, edge, intake, predictor, thread, trainer, store, puller, holders["down"])
@@ -112,7 +112,7 @@ class Learning:
             labels,
             predictor,
             thread,
-            trainer,
+            self._adoption.trainer,
             store,
             bus.telemetry,
             placement=settings.placement,
@@ -182,9 +182,6 @@ class Learning:
                 await asyncio.sleep(5)
 
     async def _lesson(self) -> None:
-        if not self._trainer.alive:
-            await self._trainer.restart()
-            await self._adoption.load_trainer()
         newest = self._newest
         if newest is not None and self._adoption.is_news(newest) and not await self._adoption.adopt(newest):
             self._newest = self.pointer  # not tried again
@@ -270,7 +267,8 @@ class Learning:
 
     async def _train_self(self, start: RoundStart, own: list[Labelled]) -> None:
         try:
-            result = await self._trainer.call(
+            trainer = await self._adoption.trainer()
+            result = await trainer.call(
                 "train",
                 examples=pack([sample.z for sample in own]),
                 scores=scores_of(own),

@@ -19,7 +19,6 @@ from megace2_iot.model.training import Example, fine_tune
 from megace2_iot.workers import serve
 
 MIN_GATE = 24  # held-out samples below which nothing can be judged
-MIN_FIT = 16  # samples below which an adapter is not trained
 
 
 class Personalizer(LocalTrainer):
@@ -42,8 +41,6 @@ class Personalizer(LocalTrainer):
         if self.model is None:
             raise ValueError("no base was loaded")
         training, judging = to_examples(fit, fit_scores), to_examples(gate, gate_scores)
-        if len(training) < MIN_FIT:
-            return {"gate": "blind", "reason": f"{len(training)} labelled samples, {MIN_FIT} are needed"}
         chosen: Any = placement
         personal = Adapter(self.model.config, chosen, seed)
         fine_tune(self.model, personal, training, training_settings(settings), seed)

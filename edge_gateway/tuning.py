@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge_gateway.labels import LabelledStore, scores_of
+from edge_gateway.labels import Labelled, LabelledStore, scores_of
 from edge_gateway.store import EdgeStore
 from megace2_iot.examples import pack
 from megace2_iot.messages import ModelPointer
@@ -19,6 +19,8 @@ from megace2_iot.workers import Worker
 
 if TYPE_CHECKING:
     from edge_gateway.predictor import Predictor
+
+MIN_FIT = 16  # samples below which an adapter is not trained
 
 
 class Tuning:
@@ -29,7 +31,7 @@ class Tuning:
         labels: LabelledStore,
         predictor: Predictor,
         thread: ThreadPoolExecutor,
-        trainer: Worker,
+        trainer: Callable[[], Awaitable[Worker]],
         store: EdgeStore,
         telemetry: Telemetry,
         *,
@@ -63,16 +65,7 @@ class Tuning:
         held = self._labels.of_stem(pointer.stem)
         fit = [sample for sample in held if sample.half == "fit"]
         gate = [sample for sample in held if sample.half == "gate" and not sample.features_saw_label]
-        result = await self._trainer.call(
-            "personalise",
-            fit=pack([s.z for s in fit]),
-            fit_scores=scores_of(fit),
-            gate=pack([s.z for s in gate]),
-            gate_scores=scores_of(gate),
-            placement=self._placement,
-            settings=dict(self._training),
-            seed=pointer.version,
-        )
+        result = await self._personalised(fit, gate, pointer.version)
         leaked = sum(sample.half == "gate" and sample.features_saw_label for sample in held)
         why = f"; {leaked} more have features that were fitted on their labels" if leaked else ""
         self.facts["gate"], self.facts["gate_reason"] = result["gate"], result["reason"] + why
@@ -83,6 +76,21 @@ class Tuning:
             self._store.keep_adapter(adapter, {**result, "stands_on": self._stands_on(pointer)})
             self._telemetry.count("adapters_tuned")
         await self._answer_with(pointer, adapter, result)
+
+    async def _personalised(self, fit: list[Labelled], gate: list[Labelled], seed: int) -> dict[str, Any]:
+        if len(fit) < MIN_FIT:
+            return {"gate": "blind", "reason": f"{len(fit)} labelled samples, {MIN_FIT} are needed"}
+        trainer = await self._trainer()
+        return await trainer.call(
+            "personalise",
+            fit=pack([s.z for s in fit]),
+            fit_scores=scores_of(fit),
+            gate=pack([s.z for s in gate]),
+            gate_scores=scores_of(gate),
+            placement=self._placement,
+            settings=dict(self._training),
+            seed=seed,
+        )
 
     async def _answer_with(
         self, pointer: ModelPointer, adapter: Mapping[str, np.ndarray[Any, Any]], judged: Mapping[str, Any]

@@ -32,69 +32,76 @@ class WorkerError(Exception):
 class Worker:
     """The parent's end of a child; one request at a time, in order."""
 
-    def __init__(
-        self, name: str, process: asyncio.subprocess.Process, start: Callable[[], Awaitable[asyncio.subprocess.Process]]
-    ) -> None:
-        self.name, self._process, self._start = name, process, start
+    def __init__(self, name: str, start: Callable[[], Awaitable[asyncio.subprocess.Process]]) -> None:
+        self.name, self._start = name, start
+        self._process: asyncio.subprocess.Process | None = None  # from the first request on
         self._turn = asyncio.Lock()
         self._ended = False  # killed here, or found dead: the process itself is waited for by `stop`
 
     @property
     def pid(self) -> int:
+        """Of one that is alive."""
+        assert self._process is not None
         return self._process.pid
 
     @property
     def alive(self) -> bool:
-        return self._process.returncode is None and not self._ended
+        return self._process is not None and self._process.returncode is None and not self._ended
 
     async def call(self, task: str, **arguments: Any) -> dict[str, Any]:
         """Run one task in the child; raises `WorkerError`. Cancelling ends the child: half a frame cannot be undone."""
         async with self._turn:
+            process = self._process = self._process or await self._start()
             try:
-                return await self._exchange(task, arguments)
+                return await self._exchange(process, task, arguments)
             except asyncio.CancelledError:
                 self._ended = True
                 with contextlib.suppress(ProcessLookupError):
                     self._process.kill()
                 raise
 
-    async def _exchange(self, task: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
+    async def _exchange(
+        self, process: asyncio.subprocess.Process, task: str, arguments: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        assert process.stdin is not None
+        assert process.stdout is not None
         body = codec.encode({"task": task, **arguments}, level=0)
         try:
-            self._process.stdin.write(FRAME.pack(len(body)) + body)
-            await self._process.stdin.drain()
-            (size,) = FRAME.unpack(await self._process.stdout.readexactly(FRAME.size))
-            answer = codec.decode(await self._process.stdout.readexactly(size), limit=LIMIT, values=VALUES)
+            process.stdin.write(FRAME.pack(len(body)) + body)
+            await process.stdin.drain()
+            (size,) = FRAME.unpack(await process.stdout.readexactly(FRAME.size))
+            answer = codec.decode(await process.stdout.readexactly(size), limit=LIMIT, values=VALUES)
         except (asyncio.IncompleteReadError, ConnectionError) as error:
             self._ended = True
-            code = await self._process.wait()
+            code = await process.wait()
             raise WorkerError(f"{self.name} died with status {code}; its last words are in the log above") from error
         if "error" in answer:
             raise WorkerError(f"{self.name}: {answer['error']}")
         return answer
 
     async def restart(self) -> None:
-        """A new child in place of one that is not alive; it knows nothing of what this one was told."""
+        """The next request goes to a new child, which knows nothing of what this one was told."""
         await self.stop()
-        self._process, self._ended = await self._start(), False
+        self._process, self._ended = None, False
 
     async def stop(self) -> None:
-        """Close its input, wait, kill."""
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        """Close its input, wait, kill; nothing where there is none."""
+        process = self._process
+        if process is None:
+            return
+        if process.stdin is not None:
+            process.stdin.close()
         try:
             async with asyncio.timeout(STOP_GRACE):
-                await self._process.wait()
+                await process.wait()
         except TimeoutError:
-            self._process.kill()
-            await self._process.wait()
+            process.kill()
+            await process.wait()
 
 
 @contextlib.asynccontextmanager
 async def worker(module: str, *arguments: str, threads: int = 1) -> AsyncIterator[Worker]:
-    """Start `python -m module arguments` in its own session with `threads` compute threads, wait until it is ready."""
+    """`python -m module arguments` in its own session with `threads` compute threads, started by the first request."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
 
     async def start() -> asyncio.subprocess.Process:
@@ -110,7 +117,7 @@ async def worker(module: str, *arguments: str, threads: int = 1) -> AsyncIterato
             limit=1 << 20,
         )
 
-    child = Worker(module, await start(), start)
+    child = Worker(module, start)
     try:
         yield child
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 import time
 from collections.abc import Iterable
@@ -13,6 +14,8 @@ import aiomqtt
 from megace2_iot.bus.retention import Retention
 from megace2_iot.bus.settings import BrokerSettings, Presence
 from megace2_iot.mqtt import Connection, Delivery, NotPublished
+
+_log = logging.getLogger("megace2.bus")
 
 
 class Retained:
@@ -60,13 +63,19 @@ class Retained:
 
     async def keep_repeating(self, connection: Connection) -> None:
         """While the connection lasts: all of it where the broker lacks what makes this needless, else what is new."""
-        with contextlib.suppress(NotPublished, aiomqtt.MqttError):  # refused, say; nothing is known then
-            await self._retention.look(connection, self._kept)
+        retention, told = self._retention, False
         with contextlib.suppress(NotPublished):  # the link is lost, and whoever waits for it knows
-            while self._retention.lacking or self._retention.twice:
+            while True:
+                with contextlib.suppress(NotPublished, aiomqtt.MqttError):  # refused, say
+                    await retention.look(connection, self._kept)
+                if not (retention.lacking or retention.twice or retention.is_unsure):
+                    return
+                if retention.lacking and not told:
+                    told = True
+                    _log.info("retained messages do not reach all: they are repeated every %g s", self._every)
                 await asyncio.sleep(self._every * random.uniform(0.5, 1.5))
                 new, self._new = self._new, set()
-                await self._publish(connection, self._kept if self._retention.lacking else new)
+                await self._publish(connection, self._kept if retention.lacking else new if retention.twice else ())
 
     async def _publish(self, connection: Connection, topics: Iterable[str]) -> None:
         for topic in list(topics):

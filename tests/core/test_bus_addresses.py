@@ -7,7 +7,7 @@ import pytest
 from tiers import free_port, until
 
 from broker.settings import Access
-from megace2_iot.bus import BrokerSettings, Delivery, Presence, Refused, connect
+from megace2_iot.bus import BrokerSettings, Delivery, Presence, Refused, connect, retention
 from megace2_iot.bus.opening import first_of
 from megace2_iot.bus.retention import Retention
 from megace2_iot.bus.session import ASKED
@@ -73,14 +73,21 @@ async def test_a_broker_that_retains_nothing_is_found_out(run_embedded):
         assert await looked(bus)
 
 
-async def test_a_node_that_may_not_read_its_own_words_does_not_repeat_them(run_embedded):
-    """An access list by hand: nothing is known of the broker then, and most have retained messages."""
-    mute = Access(may_read=lambda client_id, topic: False)
-    async with (
-        run_embedded(access=mute) as broker,
-        connect(BrokerSettings(url=broker.url), "a", presence=presence("a", "site/a/+")) as bus,
-    ):
-        assert not await looked(bus)
+@pytest.mark.parametrize("nodes", [1, 2])
+async def test_a_node_that_hears_nothing_of_itself_looks_again(run_embedded, monkeypatch, nodes):
+    """Nothing is known of the broker then: most have retained messages, and of a cluster it is not counted on."""
+    monkeypatch.setattr(retention, "PATIENCE", 0.1)
+    monkeypatch.setattr(retention, "AT_ONCE", 0.1)
+    asked = []
+    mute = Access(
+        may_read=lambda client_id, topic: False,
+        may_subscribe=lambda client_id, topic_filter: asked.append(topic_filter) or True,
+    )
+    async with run_embedded(access=mute) as broker:
+        settings = BrokerSettings(url=",".join([broker.url] * nodes), repeat_every=1)
+        async with connect(settings, "a", presence=presence("a", "site/a/+")) as bus:
+            assert await looked(bus) is (nodes > 1)
+    assert asked.count("site/a/+") == retention.LOOKS
 
 
 async def test_a_refused_look_does_not_end_the_node(run_embedded):
@@ -125,10 +132,10 @@ def test_only_a_cluster_is_told_twice(addresses, how, twice):
 def test_an_enrolled_node_does_not_look(tmp_path):
     """Its access list would not let it read its own words."""
     settings = BrokerSettings(identity=tmp_path)
-    retention = Retention(settings, presence("a", "site/a/+"))
-    retention.saw(Delivery("site/a/state", b"online", True, 0, 0))
-    asyncio.run(retention.look(None, {}))
-    assert not retention.lacking
+    enrolled = Retention(settings, presence("a", "site/a/+"))
+    enrolled.saw(Delivery("site/a/state", b"online", True, 0, 0))
+    asyncio.run(enrolled.look(None, {}))
+    assert not enrolled.lacking
 
 
 async def test_a_late_subscriber_hears_what_is_repeated(run_embedded):

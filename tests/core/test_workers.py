@@ -52,8 +52,10 @@ async def test_a_dead_child_is_an_error():
 async def test_a_child_ends_when_its_input_closes():
     """No learner outlives a device that was killed."""
     async with worker("test_workers") as child:
-        process = child._process
+        assert child._process is None, "it is started by the first request"
         await child.call("add", x=np.ones(1, np.float32), y=0.0)
+        process = child._process
+    assert process is not None
     assert process.returncode == 0
 
 

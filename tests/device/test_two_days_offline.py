@@ -103,7 +103,7 @@ def test_48_hours_offline_at_a_window_a_second(tmp_path: Path, when_full: WhenFu
     assert (edge.books.missing, outbox.lost) == (0, 0)
     assert len(edge.inferred) == len(set(edge.inferred)) == ended - sum(shed.values())
     assert set(edge.inferred) <= {*range(1, 101), *kept, *range(101 + OFFLINE, ended + 1)}
-    assert edge.books.to_state()["settled"] == [[0, ended]]
+    assert [epoch["settled"] for epoch in edge.books.to_state()["epochs"]] == [[[0, ended]]]
     spans = {later - earlier for earlier, later in pairwise(kept)}
     assert spans == ({4, 8} if when_full == "thin" else {1})  # every 8th or 4th of the 30 hours that are not too old
     outbox.close()

@@ -11,6 +11,7 @@ from tiers import until
 
 from device_agent.learning import Learner, TrainingSettings
 from device_agent.thermal import held_off, temperature
+from megace2_iot.workers import WorkerError
 
 
 def zone(folder: Path, number: int, kind: str, millidegrees: str) -> None:
@@ -50,6 +51,8 @@ async def test_the_process_stops_while_it_is_warm():
     async with Learner(TrainingSettings(look_every=0.02), lambda: warmth) as learner:
         watching = asyncio.create_task(learner.watch())
         child = await learner.process()
+        with pytest.raises(WorkerError, match="unknown task"):
+            await child.call("nothing")
         warmth = 90.0
         await until(lambda: state_of(child.pid) == "T")
         assert learner.is_held_off

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiers import PATIENCE, corpus, free_port, played, process, running, until
+from tiers import PATIENCE, Lab, corpus, free_port, played, process, running, until
 
 from cloud_aggregator.store import Store
 from device_agent.learning import Learner
@@ -124,17 +124,15 @@ async def test_ctrl_c_ends_a_tier_within_five_seconds(run_embedded, make_lab, ti
                 await until(lambda: ear.of(State, node)[-1].state == "stopped")
 
 
-async def test_a_child_does_not_outlive_its_parent(run_embedded, make_lab):
-    """An edge that is killed takes its trainer along."""
+async def test_a_child_does_not_outlive_its_parent(run_embedded, tmp_path):
+    """A cloud that is killed takes its trainer along, which made release 1."""
     async with run_embedded() as broker:
-        lab = make_lab(broker.url)
-        async with lab.listening() as ear:
-            async with process("edge", "--config", str(lab.settings_file())) as edge:
-                await until(lambda: ear.of(State, "edge-1"))
-                await until(lambda: children(edge.pid))
-                (trainer,) = children(edge.pid)
-                os.kill(edge.pid, signal.SIGKILL)
-            await until(lambda: not alive(trainer))
+        lab = Lab(broker.url, tmp_path)
+        async with process("cloud", "--config", str(lab.settings_file())) as cloud:
+            await until(lambda: children(cloud.pid))
+            (trainer,) = children(cloud.pid)
+            os.kill(cloud.pid, signal.SIGKILL)
+        await until(lambda: not alive(trainer))
 
 
 async def test_an_adapter_of_another_release_is_left_alone(run_embedded, make_lab):

@@ -68,11 +68,11 @@ def answers_of_the_base(personalizer: Personalizer) -> float:
     return float(answer(personalizer.model, [Example({"text": np.zeros((4, 16), np.float32)}, 0.0)])[0])
 
 
-@pytest.mark.parametrize(("fit", "gate", "why"), [(4, 48, "4 labelled"), (32, 5, "5 held-out"), (32, 0, "0 held-out")])
+@pytest.mark.parametrize(("fit", "gate", "why"), [(32, 5, "5 held-out"), (32, 0, "0 held-out")])
 def test_the_gate_is_blind_where_nothing_can_be_judged(
     personalizer: Personalizer, fit: int, gate: int, why: str
 ) -> None:
-    """Too few samples to train, or to judge."""
+    """Too few samples to judge."""
     result = judged(personalizer, fit, gate)
     assert result["gate"] == "blind"
     assert why in result["reason"]

@@ -72,7 +72,11 @@ async def loop_with_a_death(
         edges = [lab.edge(edge, scheduling={"share_labels": True}) for edge in EDGES]
         async with lab.listening() as ear, running(lab.cloud(), *edges, *streams):
             folded = lambda: ear.figures("cloud").counters["updates_folded"]  # noqa: E731
-            await until(lambda: all(answered(device) >= windows // 3 for device in devices), PATIENCE)
+            try:
+                await until(lambda: all(answered(device) >= windows // 3 for device in devices), PATIENCE)
+            except TimeoutError:
+                told = sorted({(at.tier, at.node, at.kind) for at, _ in ear.heard})
+                raise AssertionError(f"{[dict(d.telemetry.counters) for d in devices]}, heard: {told}") from None
             await until(folded, PATIENCE)
             go_on.set()
             await asyncio.sleep(5 * pause)  # windows are on their way

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from edge_gateway.personalizer import MIN_FIT
+from edge_gateway.tuning import MIN_FIT
 from megace2_iot.cli.experiments.comparison import Difference, answers_of, difference
 from megace2_iot.cli.experiments.corpus import Corpora, Corpus
 from megace2_iot.cli.experiments.federation import Row

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from edge_gateway.personalizer import MIN_FIT, Personalizer
+from edge_gateway.personalizer import Personalizer
+from edge_gateway.tuning import MIN_FIT
 from megace2_iot.cli.experiments.learners import Trained, Values
 from megace2_iot.examples import pack
 from megace2_iot.model.adapter import Adapter, adapter_tensors, attach, detach, load_adapter
