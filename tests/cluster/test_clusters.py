@@ -1,7 +1,7 @@
 """The loop on three nodes of another's broker, one of which is killed while windows and updates are on their way.
 
-Each takes 40 s and both cores: NATS is tried in CI, both where MEGACE2_CLUSTERS is set. RabbitMQ stood still at its start
-in some runs beside other tests (docs/scale.md), so CI does not depend on it.
+Each takes 40 s and both cores: NATS is tried in CI, both where MEGACE2_CLUSTERS is set. RabbitMQ stood still at its
+start in some runs beside other tests (docs/scale.md), so CI does not depend on it.
 """
 
 import os
