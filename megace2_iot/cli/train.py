@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import shutil
+import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -95,28 +97,51 @@ def _train_all(runs: Sequence[RunSettings], dataset: Dataset, out: Path, *, quie
     from megace2_iot.model.runs import Epoch, train
 
     results = []
-    for settings in runs:
-        began = time.monotonic()
+    with _interruptions() as raise_again:
+        for settings in runs:
+            began = time.monotonic()
 
-        def told(epoch: Epoch, settings: RunSettings = settings, began: float = began) -> None:
-            if quiet:
-                return
-            judged = "" if epoch.valid is None else f"  validation MAE {epoch.valid:.3f}"
-            so_far = f"{time.monotonic() - began:.0f} s"
-            last = settings.training.epochs
-            line = f"seed {settings.seed}  epoch {epoch.number + 1}/{last}  loss {epoch.train:.3f}{judged}  {so_far}"
-            print(line, flush=True)
+            def told(epoch: Epoch, settings: RunSettings = settings, began: float = began) -> None:
+                raise_again()
+                if quiet:
+                    return
+                judged = "" if epoch.valid is None else f"  validation MAE {epoch.valid:.3f}"
+                so_far = f"{time.monotonic() - began:.0f} s"
+                number = f"{epoch.number + 1}/{settings.training.epochs}"
+                line = f"seed {settings.seed}  epoch {number}  loss {epoch.train:.3f}{judged}  {so_far}"
+                print(line, flush=True)
 
-        try:
-            results.append(train(settings, dataset, out / f"seed-{settings.seed}", told))
-        except KeyboardInterrupt:
-            print(f"stopped: the same command goes on in {out}", file=sys.stderr)
-            raise
-        except ValueError as error:
-            raise Problem(str(error)) from None
-        except OSError as error:
-            raise Problem(f"{out} cannot be used: {error.strerror}; choose another --out") from None
+            try:
+                results.append(train(settings, dataset, out / f"seed-{settings.seed}", told))
+            except KeyboardInterrupt:
+                print(f"stopped: the same command goes on in {out}", file=sys.stderr)
+                raise
+            except ValueError as error:
+                raise Problem(str(error)) from None
+            except OSError as error:
+                raise Problem(f"{out} cannot be used: {error.strerror}; choose another --out") from None
     return results
+
+
+@contextlib.contextmanager
+def _interruptions() -> Iterator[Callable[[], None]]:
+    """Ctrl-C ends training at once; where Python swallows it, as in a destructor, what is yielded raises it again."""
+    asked = False
+
+    def note(number: int, frame: object) -> None:
+        nonlocal asked
+        asked = True
+        raise KeyboardInterrupt
+
+    def raise_again() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield raise_again
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def summary(results: Sequence[RunResult]) -> dict[str, Any]:
