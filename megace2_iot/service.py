@@ -29,7 +29,7 @@ SECTIONS = ("site", "broker", "device", "edge", "cloud", "replay", "sense")
 DEFAULT_FILE = Path("megace2.toml")
 READY_FD = "MEGACE2_READY_FD"  # a parent passes a pipe here; one line is written when the tier is up
 CHILD = "MEGACE2_CHILD"  # set by a parent: end when standard input closes
-_RESERVED = {READY_FD, CHILD, "MEGACE2_DATA", "MEGACE2_CONFORMANCE", "MEGACE2_LOG"}
+_RESERVED = {READY_FD, CHILD, "MEGACE2_DATA", "MEGACE2_CONFORMANCE", "MEGACE2_CLUSTERS", "MEGACE2_LOG"}
 M = TypeVar("M", bound=BaseModel)
 
 
