@@ -79,7 +79,7 @@ def _open(path: Path, fsync: bool, load: Callable[[sqlite3.Connection], T]) -> t
             raise sqlite3.DatabaseError(sound)
         loaded = load(connection)
         connection.execute("COMMIT")
-    except BaseException:
+    except BaseException:  # whatever it is, the file must not stay open
         connection.close()
         raise
     return connection, loaded

@@ -197,7 +197,7 @@ def _commit(database: sqlite3.Connection, changes: list[_Change]) -> None:
         for statement, values in changes:
             database.execute(statement, values)
         database.execute("COMMIT")
-    except BaseException:
+    except BaseException:  # an interrupt, too, must leave all of it or nothing
         if database.in_transaction:
             database.execute("ROLLBACK")
         raise

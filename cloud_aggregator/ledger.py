@@ -107,7 +107,7 @@ def _locked(directory: Path) -> Iterator[None]:
         while not _taken(handle):
             if time.monotonic() > until:
                 raise StoreError(f"{directory} is held by another cloud: stop it, or choose another state_dir")
-            time.sleep(0.02)
+            time.sleep(0.02)  # a command that only looks lets go at once
         yield
     finally:
         os.close(handle)
