@@ -1,7 +1,8 @@
 """Three RabbitMQ nodes with the MQTT plugin, on the loopback, apart from any other Erlang of this machine.
 
-They have an epmd, a cookie and a home of their own. Sessions are classic queues that every node mirrors: the queue of a
-session lies on the node to which its client first connected, and would be gone with that one.
+They have an epmd, a cookie and a home of their own. Sessions are quorum queues: a classic queue lies on the node to
+which its client first connected, and is gone with that one. Mirrored ones would outlive it, but RabbitMQ 3.10.8 ceases
+to confirm what is published to them (docs/scale.md).
 """
 
 from __future__ import annotations
@@ -110,6 +111,7 @@ mqtt.default_user = {USER}
 mqtt.default_pass = {USER}
 mqtt.vhost = /
 mqtt.exchange = amq.topic
+mqtt.durable_queue_type = quorum
 mqtt.subscription_ttl = {SESSION_TTL * 1000}
 mqtt.prefetch = {PREFETCH}
 mqtt.tcp_listen_options.nodelay = true
@@ -130,17 +132,9 @@ log.file = false
 
 
 def definitions() -> dict[str, object]:
-    """Users and policies, in the form in which a broker exports them."""
+    """The user, in the form in which a broker exports them."""
     salt = secrets.token_bytes(4)
     word = base64.b64encode(salt + hashlib.sha256(salt + USER.encode()).digest()).decode()
-    mirror = {
-        "vhost": "/",
-        "name": "mirror",
-        "pattern": "^mqtt-subscription-.*qos1$",
-        "apply-to": "queues",
-        "definition": {"ha-mode": "all", "ha-sync-mode": "automatic"},
-        "priority": 0,
-    }
     return {
         "users": [
             {
@@ -152,5 +146,4 @@ def definitions() -> dict[str, object]:
         ],
         "vhosts": [{"name": "/"}],
         "permissions": [{"user": USER, "vhost": "/", "configure": ".*", "write": ".*", "read": ".*"}],
-        "policies": [mirror],
     }

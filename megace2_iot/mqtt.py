@@ -106,6 +106,7 @@ class Connection(aiomqtt.Client):
         super().__init__(*args, **kwargs)
         self._on_delivery = on_delivery
         self._confirmations: dict[int, asyncio.Future[None]] = {}
+        self.patience: float | None = None  # s for the broker's word on a message; then it is given up
         self.max_packet_size: int | None = None
         self.session_present = False
         self._reading_soon = self._paused = False
@@ -266,9 +267,14 @@ class Connection(aiomqtt.Client):
         confirmation = asyncio.get_running_loop().create_future()
         self._confirmations[info.mid] = confirmation
         try:
-            await confirmation
+            async with asyncio.timeout(self.patience):
+                await confirmation
         except Refused as error:
             raise Refused(f"{topic}: {error}") from None
+        except TimeoutError:
+            reason = f"{topic} was not confirmed within {self.patience:g} s"
+            self.give_up(reason)
+            raise LinkLost(reason) from None
         finally:
             self._confirmations.pop(info.mid, None)
 

@@ -37,6 +37,7 @@ _log = logging.getLogger("megace2.bus")
 FIRST_RETRY, LAST_RETRY = 0.25, 30.0  # s, full jitter between
 FLAPPING_RETRY = 2.0  # s; the longest pause after a connection that came up: the broker is there, the link is bad
 BULK_WINDOW = 4  # unconfirmed chunks of 64 KiB: at 20 Mbit/s a feature packet waits 0.1 s behind them
+CONFIRMING = 30.0  # s for a cluster to confirm a message; a single broker may withhold its word, so that we wait
 QUICK = 2.0  # s; a link that lives no longer was probably taken over by another node of the same id
 ASKED = 3  # times for a subscription that a cluster refuses: NATS that misses a server refuses a third of the new ones
 ROUTES = 4096  # topics whose subscriptions are remembered
@@ -140,10 +141,10 @@ class Bus:
         """Whether what is retained is published again and again, as the broker does not give it to all."""
         return self._retained.repeats
 
-    async def repeat(self) -> None:
-        """Publish now what is retained, where it has to be repeated at all; somebody new is there."""
+    async def repeat(self, *, anyway: bool = False) -> None:
+        """Publish now what is retained, where the broker does not give it to all or `anyway`: somebody lacks it."""
         connection = self._connection
-        if self.repeats and connection is not None and self._up.is_set():
+        if (self.repeats or anyway) and connection is not None and self._up.is_set():
             with contextlib.suppress(NotPublished):
                 await self._retained.repeat(connection)
 
@@ -153,8 +154,12 @@ class Bus:
         """Subscribe for the session's life (or until `unsubscribe`) with an inbox of `limit` messages.
 
         `patient` stops reading the connection while the inbox is nearly full, so that the broker waits and nothing is
-        dropped: only for a reader that itself never waits for anything that comes over this connection.
+        dropped: only for a reader that itself never waits for anything that comes over this connection. An observer of
+        a cluster has QoS 0: RabbitMQ 3 keeps what QoS 1 needs on one node, and once that is dead disconnects whoever
+        publishes to it.
         """
+        if self._presence is None and self.settings.clustered:
+            qos = 0
         subscription = Subscription(topic_filter, qos, limit, patient=patient)
         self._subscriptions.append(subscription)
         self._routes.clear()
@@ -166,8 +171,8 @@ class Bus:
                 if not self.settings.clustered:
                     raise
                 connection.give_up(str(error))
-            except (LinkLost, aiomqtt.MqttError):
-                pass  # the next connect renews it
+            except (LinkLost, aiomqtt.MqttError) as error:
+                connection.give_up(str(error))  # the next connect renews it
         return subscription
 
     async def unsubscribe(self, subscription: Subscription) -> None:
@@ -285,6 +290,8 @@ class Bus:
         connection, self._protocol = await open_connection(
             self.settings.at(self._at), self.node, will, self._dispatch, self._protocol
         )
+        if self.settings.clustered:
+            connection.patience = CONFIRMING
         return connection
 
     def _dispatch(self, connection: Connection, delivery: Delivery) -> None:
