@@ -12,7 +12,7 @@ export ORT_DISABLE_TELEMETRY = 1
 demo: $(VENV)/.run
 	@$(BIN)/megace2 demo $(ARGS)
 
-test: $(VENV)/.dev mosquitto mqttjs clusters
+test: $(VENV)/.dev mqttjs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -23,7 +23,7 @@ test: $(VENV)/.dev mosquitto mqttjs clusters
 results: $(VENV)/.run
 	$(BIN)/megace2 experiment all --page docs/results.md $(ARGS)
 
-bench: $(VENV)/.dev mosquitto
+bench: $(VENV)/.dev brokers
 	$(BIN)/python -m benchmarks $(ARGS)
 
 lint: $(VENV)/.dev
@@ -49,20 +49,15 @@ $(VENV)/.dev: $(VENV)/.run requirements-dev.lock
 	@$(BIN)/python -m pip install -q -r requirements-dev.lock
 	@touch $@
 
-# Debian's Mosquitto, where it is missing and may be installed; its tests skip without it, except in CI.
-.PHONY: mosquitto
-mosquitto:
-	@sh deploy/get-mosquitto.sh
+# The brokers of the tests from Debian, where they are missing and may be installed.
+.PHONY: brokers
+brokers:
+	@sh deploy/get-debian.sh
 
 # MQTT.js, a foreign client of the broker's tests, where npm is there.
 .PHONY: mqttjs
-mqttjs: mosquitto
+mqttjs: brokers
 	@sh deploy/get-mqttjs.sh $(VENV)/mqttjs
-
-# Debian's NATS in CI, and RabbitMQ, too, where MEGACE2_CLUSTERS is set.
-.PHONY: clusters
-clusters: mosquitto
-	@sh deploy/get-clusters.sh
 
 clean:
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache

@@ -1,13 +1,17 @@
 #!/bin/sh
-# Install what is missing of NATS, in CI and where MEGACE2_CLUSTERS is set, and there of RabbitMQ, which brings Erlang
-# (some 100 MB), from Debian's packages. Nothing of them runs or will run by itself; never fails, the tests tell.
-[ -n "${CI:-}${MEGACE2_CLUSTERS:-}" ] || exit 0
+# Install from Debian's packages what the tests run and is missing, where root or sudo allows: Mosquitto, its clients and
+# npm, and in CI or where MEGACE2_CLUSTERS is set NATS and RabbitMQ, which brings Erlang (some 100 MB). Nothing of them
+# runs or will run by itself; never fails, the tests tell.
 PATH="$PATH:/usr/sbin:/usr/local/sbin"
 missing=""
-if [ -n "${MEGACE2_CLUSTERS:-}" ]; then
-    command -v rabbitmq-server >/dev/null || missing="$missing rabbitmq-server"
+need() { command -v "$1" >/dev/null || missing="$missing $2"; }
+need mosquitto mosquitto
+need mosquitto_sub mosquitto-clients
+need npm npm
+if [ -n "${CI:-}${MEGACE2_CLUSTERS:-}" ]; then
+    need nats-server nats-server
+    need rabbitmq-server rabbitmq-server
 fi
-command -v nats-server >/dev/null || missing="$missing nats-server"
 [ -n "$missing" ] || exit 0
 command -v apt-get >/dev/null || exit 0
 if [ "$(id -u)" = 0 ]; then
@@ -15,7 +19,7 @@ if [ "$(id -u)" = 0 ]; then
 elif sudo -n true 2>/dev/null; then
     as_root="sudo"
 else
-    echo "not installed:$missing; their tests will not run (sudo apt install$missing)" >&2
+    echo "not installed:$missing; their tests will be skipped (sudo apt install$missing)" >&2
     exit 0
 fi
 echo "installing$missing"
@@ -31,7 +35,7 @@ fi
 for package in $missing; do
     new="$(apt-get -s install --no-install-recommends "$package" 2>/dev/null | sed -n 's/^Inst \([^ ]*\) (.*/\1/p')"
     DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends "$package" >/dev/null 2>&1 ||
-        echo "$package could not be installed: its tests will not run" >&2
+        echo "$package could not be installed: its tests will be skipped" >&2
     # shellcheck disable=SC2086  # the names of packages
     for unit in $(dpkg -L $new 2>/dev/null | sed -n 's#^.*/lib/systemd/system/\([^/@]*\)$#\1#p'); do
         $as_root systemctl disable "$unit" >/dev/null 2>&1
