@@ -45,6 +45,7 @@ from megace2_iot.tensors import decode_tensors
 from megace2_iot.topics import Topics
 
 _log = logging.getLogger("megace2.device")
+ASK_AGAIN = 5.0  # s without a configuration, while its edge is there
 
 
 class DeviceRefused(Problem):
@@ -91,6 +92,7 @@ class Device:
         )
         self._session_of_edge = -1
         self._edge_is_new = False  # born since it configured us
+        self._edge_is_online = False
         self._stem_id = ""
         self._configured = asyncio.Event()
 
@@ -162,6 +164,7 @@ class Device:
                 tasks.create_task(keeper.run(), name=f"{id}:outbox"),
                 tasks.create_task(self._tell_health(), name=f"{id}:health"),
                 tasks.create_task(self._watch_link(), name=f"{id}:link"),
+                tasks.create_task(self._ask_again(), name=f"{id}:asking"),
             ]
             if self._participant:
                 running.append(tasks.create_task(self._participant.run(), name=f"{id}:rounds"))
@@ -252,6 +255,8 @@ class Device:
     async def _on_edge_state(self, payload: bytes) -> None:
         """A new birth of the edge: it may have forgotten us and what was on its way."""
         state = State.decode(payload)
+        if state.session >= self._session_of_edge:
+            self._edge_is_online = state.state == "online"
         if state.state == "online" and state.session > self._session_of_edge:
             if self._session_of_edge >= 0:
                 self._sender.resend_all()
@@ -304,6 +309,13 @@ class Device:
         while True:
             seen = await self._bus.reconnected(seen)
             self._sender.resend_all()
+
+    async def _ask_again(self) -> None:
+        """Say again who we are while our edge does not answer that: a broker whose queue is full drops messages."""
+        while not self._configured.is_set():
+            await asyncio.sleep(ASK_AGAIN)
+            if self._edge_is_online and not self._configured.is_set():
+                await self._bus.repeat(anyway=True)
 
     async def _tell_health(self) -> None:
         began = time.monotonic()

@@ -33,7 +33,9 @@ class DeviceRecord:
 
     @property
     def online(self) -> bool:
-        return self.state == "online"
+        """By its own word; by its profile and windows where no word came: a broker with a full queue drops births."""
+        unheard = self.session < 0 and self.profile is not None and self.windows > 0
+        return self.state == "online" or unheard
 
     @property
     def scene(self) -> str:
@@ -79,9 +81,9 @@ class Devices:
         record = self.get(device)
         if record is None or (state.state != "online" and state.session < record.session):
             return None
-        changed = record.state != state.state
+        before = record.state, record.online
         record.session, record.state = state.session, state.state
-        return state.state if changed else None
+        return state.state if before != (record.state, record.online) else None
 
     def configure(self, device: str, needs: Needs, load: Load) -> DeviceConfig | Unservable | None:
         """The device's configuration where it changed, why there is none, or None where nothing is to be said."""

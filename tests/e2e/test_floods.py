@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from tiers import SITE, Lab, corpus, launch, played, running, until
 from broker.codec import encode
 from broker.packets import Publish
 from broker.server import EmbeddedBroker
+from broker.settings import Access
+from device_agent import agent
 from megace2_iot.bus import connect
 from megace2_iot.messages import FeaturePacket, Health, PacketWindow, Prediction, Refusal
 from megace2_iot.quantize import quantize
@@ -164,3 +167,23 @@ async def test_a_flood_beyond_what_an_edge_can_read_costs_no_window(run_broker, 
                 await asyncio.sleep(3)
             assert device.telemetry.counters["windows_answered"] == len(corpus(24))
             assert "missing.cam-2" not in figures.facts
+
+
+@pytest.mark.parametrize("kind", ["profile", "config"])
+async def test_what_is_said_once_is_said_again_where_it_was_dropped(run_embedded, make_lab, monkeypatch, kind):
+    """A broker whose queues are full drops the profile of a device that starts, or its edge's word on it."""
+    monkeypatch.setattr(agent, "ASK_AGAIN", 0.3)
+    dropped = list[str]()
+
+    def full(client_id: str, topic: str) -> bool:
+        drop = f"/{kind}/" in topic and not dropped
+        if drop:
+            dropped.append(topic)
+        return not drop
+
+    async with run_embedded(access=Access(may_publish=full)) as broker:
+        lab = replace(make_lab(broker.url), protocol="3.1.1")  # nobody is told there
+        async with running(lab.cloud(), lab.edge(**EDGE)):
+            async with asyncio.timeout(30):
+                await lab.device("cam-1").run(played(corpus(4)))
+    assert len(dropped) == 1

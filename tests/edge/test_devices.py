@@ -51,6 +51,22 @@ def test_a_state_that_changes_nothing_is_no_news(devices: Devices) -> None:
     assert devices.note_state("a", state("online", 1)) is None
 
 
+def test_a_device_whose_birth_was_dropped_is_there_by_what_it_sends(devices: Devices) -> None:
+    """With a profile and a window, and until its own word; of one that says neither nothing is kept."""
+    register(devices, "a")
+    record = devices.get("a")
+    assert record is not None
+    assert not record.online
+    record.windows = 1
+    assert devices.participants() == ["a"]
+    assert devices.note_state("a", state("offline", 1)) == "offline"
+    assert devices.participants() == []
+    stranger = devices.get("b")
+    assert stranger is not None
+    stranger.windows = 1
+    assert not stranger.online
+
+
 def test_a_configuration_is_told_once(devices: Devices) -> None:
     """And again when the load changes it."""
     assert isinstance(register(devices, "a"), DeviceConfig)

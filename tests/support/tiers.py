@@ -99,11 +99,12 @@ class Lab:
     identities: Path | None = None  # of all nodes and of `ear`, in an enrolled site
     keepalive: int = 15  # s
     repeat_every: float = 10.0  # s, on a cluster
+    protocol: str = "auto"
 
     @property
     def broker(self) -> BrokerSettings:
         where = {"url": self.url} if self.identities is None else {"identity": self.identities}
-        more = {"keepalive": self.keepalive, "repeat_every": self.repeat_every}
+        more = {"keepalive": self.keepalive, "repeat_every": self.repeat_every, "protocol": self.protocol}
         return BrokerSettings.model_validate({**where, **more})
 
     def cloud(self, **more: Any) -> Coroutine[Any, Any, None]:
