@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -53,6 +54,9 @@ class LabelledStore:
                 " number INTEGER PRIMARY KEY, device TEXT, epoch INTEGER, seq INTEGER,"
                 " stem TEXT, half TEXT, saw INTEGER, score REAL, record BLOB, UNIQUE (device, epoch, seq));"
             )
+            (verdict,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+            if verdict != "ok":
+                raise sqlite3.DatabaseError(verdict)
         except sqlite3.DatabaseError as error:
             raise Problem(f"{path} is no labelled store ({error}): move it away to begin a new one") from None
         self._limit = limit
@@ -108,11 +112,15 @@ class LabelledStore:
         return True
 
     def of_stem(self, stem: str) -> list[Labelled]:
-        """All that was embedded by `stem`."""
+        """All that was embedded by `stem` and can be read."""
         rows = self._db.execute(
             "SELECT record, score, half, saw FROM labelled WHERE stem = ? ORDER BY number", (stem,)
         ).fetchall()
-        return [Labelled(_opened(record), score, half, bool(saw)) for record, score, half, saw in rows]
+        found = []
+        for record, score, half_, saw in rows:
+            with contextlib.suppress(codec.DecodeError):  # a bit that the disk flipped costs one window
+                found.append(Labelled(_opened(record), score, half_, bool(saw)))
+        return found
 
 
 def scores_of(samples: Sequence[Labelled]) -> np.ndarray[Any, Any]:

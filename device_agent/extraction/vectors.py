@@ -19,7 +19,8 @@ import numpy.typing as npt
 
 from device_agent.extraction.rows import Array
 from device_agent.extraction.tables import StoredTable
-from megace2_iot.datasets.words import NPZ_DAMAGE, UNKNOWN, hashed, spellings
+from megace2_iot.datasets.npz import NPZ_DAMAGE
+from megace2_iot.datasets.words import UNKNOWN, hashed, spellings
 from megace2_iot.problems import Problem
 
 CACHED = 4096  # vectors kept: 5 MB at 300 numbers; a speaker's words of an hour are fewer

@@ -9,8 +9,9 @@ from megace2_iot.datasets.csd import MAGIC as HDF5
 from megace2_iot.datasets.csd import load_csd
 from megace2_iot.datasets.leak import mark_leak, probe_leak, without_leaks
 from megace2_iot.datasets.mmsa import is_mmsa, load_mmsa
-from megace2_iot.datasets.mosi import read_npz, samples_of_table, sentences_of_table
+from megace2_iot.datasets.mosi import samples_of_table, sentences_of_table
 from megace2_iot.datasets.mult import is_mult, load_mult
+from megace2_iot.datasets.npz import read_npz
 from megace2_iot.datasets.sample import Dataset
 from megace2_iot.datasets.splits import check_split, resplit
 from megace2_iot.datasets.synthetic import synthetic

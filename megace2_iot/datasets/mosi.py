@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from megace2_iot.datasets.finite import score_of
+from megace2_iot.datasets.npz import read_npz
 from megace2_iot.datasets.sample import Dataset, Sample, Scaling
 from megace2_iot.datasets.scaling import fitted, scaled
 from megace2_iot.datasets.sequences import WORD_RATE
-from megace2_iot.datasets.words import NPZ_DAMAGE, Spoken, read_vectors, words_of
+from megace2_iot.datasets.words import Spoken, read_vectors, words_of
 from megace2_iot.features import MODALITIES, Features, Modality
 
 Array = npt.NDArray[np.float32]
@@ -74,17 +75,6 @@ def sentences_of_table(table: Table, path: Path, vectors: Path) -> Dataset:
     dims: dict[Modality, int] = {"text": glove.dim, **{m: block.shape[1] for m, block in others.items()}}
     notes = ("a sample is an utterance; a step of text is a word", glove.origin)
     return Dataset("mosi-words", dims, tuple(samples), notes, scaling=scaling)
-
-
-def read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of an .npz. Raises FileNotFoundError where there is none, ValueError where it cannot be read."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no data set at {path}")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {key: np.asarray(file[key]) for key in file.files}  # numpy gives bytes of what is no array
-    except NPZ_DAMAGE as error:
-        raise ValueError(f"{path} cannot be read as an .npz without pickled objects: {error}") from error
 
 
 def _check(table: Table, path: Path) -> None:

@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +17,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from megace2_iot.datasets.npz import read_npz
 from megace2_iot.features import Features
 
 Array = npt.NDArray[np.float32]
@@ -30,11 +28,7 @@ DIGEST = 64  # bytes, the longest of BLAKE2b
 SHORTEST, LONGEST = 3, 5  # letters of an n-gram
 UNKNOWN = "<unk>"  # the word for words that are not in the file
 MAX_WORDS = 512  # of one utterance; MOSEI's longest has 310
-# What numpy and zipfile raise on bytes that are no .npz, by experience: TypeError for one array without a name.
-NPZ_DAMAGE = (
-    *(ValueError, TypeError, OSError, EOFError, RuntimeError, MemoryError),
-    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
-)
+NAMES = "words", "vectors"  # in an .npz
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 
 
@@ -171,13 +165,10 @@ def read_vectors(path: Path, wanted: Iterable[str]) -> Glove:
 
 def _of_npz(path: Path, needed: set[str]) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            words, vectors = (
-                np.asarray(file["words"]),
-                np.asarray(file["vectors"]),
-            )  # numpy gives bytes of what is no array
-    except (KeyError, *NPZ_DAMAGE) as error:
-        raise ValueError(f"{path} holds no word vectors (words, vectors): {error}") from None
+        table = read_npz(path, NAMES)
+        words, vectors = (table[name] for name in NAMES)
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{path} holds no word vectors ({', '.join(NAMES)}): {error}") from None
     fits = vectors.ndim == 2 and words.shape == vectors.shape[:1] and vectors.dtype.kind in "fiu"
     if not fits or not np.isfinite(vectors).all():
         raise ValueError(f"{path}: words {words.shape} and vectors {vectors.shape} do not fit, or are not finite")

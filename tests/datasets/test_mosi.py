@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from megace2_iot.datasets import load
+from megace2_iot.datasets import load, npz
 from megace2_iot.datasets.mosi import load_mosi
 
 Table = tuple[Path, dict[str, np.ndarray]]
@@ -46,6 +46,17 @@ def test_a_score_of_nan_is_no_score(table: Table) -> None:
     np.savez(path, **columns)
     assert [s.score is None for s in load_mosi(path).samples].count(True) == 1
     assert load_mosi(path).samples[0].score is None
+
+
+def test_a_file_that_unpacks_to_more_than_the_memory_is_not_unpacked(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A megabyte may be a gigabyte of zeros."""
+    path, columns = table
+    np.savez_compressed(path, **columns | {"text": np.zeros((24, 4096))})
+    monkeypatch.setattr(npz, "memory", lambda: 24 * 4096 * 8)
+    with pytest.raises(ValueError, match=r"unpacks to [\d,]+ bytes, more than this machine's memory"):
+        load_mosi(path)
 
 
 def test_what_is_wrong_with_a_file_is_said(table: Table) -> None:

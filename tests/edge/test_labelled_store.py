@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,6 +85,31 @@ def test_a_file_that_is_no_store_is_told(tmp_path: Path) -> None:
     (tmp_path / "l.sqlite").write_bytes(b"something else, and quite long" * 99)
     with pytest.raises(Problem, match="move it away"):
         LabelledStore(tmp_path / "l.sqlite")
+
+
+def test_a_changed_record_is_left_out(tmp_path: Path) -> None:
+    """A bit that the disk flipped costs one window, not the edge."""
+    path = tmp_path / "l.sqlite"
+    with contextlib.closing(LabelledStore(path)) as store:
+        add(store, 1)
+        add(store, 2, -1.0)
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE labelled SET record = x'00' WHERE seq = 1")
+    with contextlib.closing(LabelledStore(path)) as store:
+        assert [sample.score for sample in store.of_stem("s")] == [-1.0]
+
+
+def test_a_store_with_a_damaged_page_is_told(tmp_path: Path) -> None:
+    """At the start, and not in the middle of a fit: the file begins as a good one does."""
+    path = tmp_path / "l.sqlite"
+    with contextlib.closing(LabelledStore(path)) as store:
+        for seq in range(200):
+            add(store, seq)
+    content = bytearray(path.read_bytes())
+    content[8192:12288] = bytes(4096)
+    path.write_bytes(content)
+    with pytest.raises(Problem, match="move it away"):
+        LabelledStore(path)
 
 
 def test_the_halves_are_halves_and_groups_stay_whole() -> None:

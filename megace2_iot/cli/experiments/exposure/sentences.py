@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from device_agent.extraction.stop_words import is_stop_word
 from device_agent.media.generator import BLAME, CLOSERS, DEGREES, NEITHER, OPENERS, PRAISE, THINGS
+from megace2_iot.datasets.npz import read_npz
 from megace2_iot.datasets.words import Hashed, Vectors, read_vectors, words_of
 
 Array = npt.NDArray[np.float32]
@@ -84,16 +85,14 @@ def _texts(path: Path) -> list[str]:
             return [row["text"] for row in csv.DictReader(file) if row.get("text")]
     if path.suffix != ".npz" or not path.exists():
         return []
-    with np.load(path, allow_pickle=False) as table:
-        return [str(text) for text in table["sentence"]] if "sentence" in table.files else []
+    return [str(text) for text in read_npz(path, ("sentence",)).get("sentence", ())]
 
 
 def _all_words(path: Path) -> list[str]:
     """The words of a small .npz of vectors: an attacker has the whole file."""
     if path.suffix != ".npz":
         return []
-    with np.load(path, allow_pickle=False) as table:
-        words = table["words"] if "words" in table.files else np.zeros(0, str)
+    words = read_npz(path, ("words",)).get("words", np.zeros(0, str))
     return [str(word) for word in words] if len(words) <= LARGEST_FILE else []
 
 
