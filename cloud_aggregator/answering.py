@@ -65,7 +65,6 @@ class Answering:
 
     async def run(self) -> None:
         """Answer for ever."""
-        await self._until_asked()
         async with worker("cloud_aggregator.trainer") as process:
             while True:
                 await self._until_asked()

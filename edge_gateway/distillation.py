@@ -91,11 +91,11 @@ class Distillation:
             self._bytes -= self._lessons.popleft().size
 
     async def run(self) -> None:
-        """Distil whenever there is enough to learn, for ever; the child process is started with the first lesson."""
+        """Distil whenever there is enough to learn, for ever."""
         await self._resume()
-        await self._until_enough()
         async with worker("edge_gateway.distiller") as distiller:
             while True:
+                await self._until_enough()
                 began = time.monotonic()
                 try:
                     await self._distil(distiller)
@@ -106,7 +106,6 @@ class Distillation:
                     if not distiller.alive:
                         await distiller.restart()
                 await asyncio.sleep(max(0.0, began + self._settings.every - time.monotonic()))
-                await self._until_enough()
 
     async def _until_enough(self) -> None:
         enough = min(self._settings.min_windows, self._settings.max_windows)
