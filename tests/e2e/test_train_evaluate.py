@@ -23,23 +23,6 @@ from megace2_iot.problems import Problem
 SHORT = ("--epochs", "2", "--batch-size", "64")
 
 
-async def test_a_checkpoint_is_measured_as_its_training_said(tmp_path):
-    """The same rows and the same scale give the same figures, for Mega-CE2 and for a baseline."""
-    for method in ("megace2", "ef_lstm"):
-        out = str(tmp_path / method)
-        status, printed = await command("train", "--method", method, *SHORT, "--seeds", "2", "--out", out, "--json")
-        assert status == 0, printed
-        report = json.loads(printed)
-        assert len(report["runs"]) == 2
-        assert report["versions"]
-        assert len(report["data"]["sha256"]) == 64
-        status, printed = await command("evaluate", report["checkpoint"], "--data", "synthetic", "--json")
-        assert status == 0, printed
-        found = json.loads(printed)
-        assert found["measures"] == report["runs"][0]["test"]
-        assert found["ridge"]["n"] == found["measures"]["n"]
-
-
 def write_tables(folder):
     """A table of 80 train and 40 test rows, and one of the test rows alone."""
     rng, count = np.random.default_rng(0), 120
@@ -57,6 +40,24 @@ def write_tables(folder):
     np.savez(whole, **table)
     np.savez(alone, **{key: values[80:] for key, values in table.items()})
     return whole, alone
+
+
+async def test_a_checkpoint_is_measured_as_its_training_said(tmp_path):
+    """The same rows and the same scale give the same figures, for Mega-CE2 and for a baseline."""
+    data = ("--data", str(write_tables(tmp_path)[0]))
+    for method in ("megace2", "ef_lstm"):
+        run = ("--method", method, *data, *SHORT, "--seeds", "2", "--out", str(tmp_path / method))
+        status, printed = await command("train", *run, "--json")
+        assert status == 0, printed
+        report = json.loads(printed)
+        assert len(report["runs"]) == 2
+        assert report["versions"]
+        assert len(report["data"]["sha256"]) == 64
+        status, printed = await command("evaluate", report["checkpoint"], *data, "--json")
+        assert status == 0, printed
+        found = json.loads(printed)
+        assert found["measures"] == report["runs"][0]["test"]
+        assert found["ridge"]["n"] == found["measures"]["n"]
 
 
 async def test_rows_in_a_file_of_their_own_are_scaled_like_the_train_rows(tmp_path):

@@ -210,7 +210,8 @@ def test_both_arms_answer_every_clip(tmp_path: Path, monkeypatch: pytest.MonkeyP
     report = json.loads(outcome.stdout.splitlines()[-1])
     assert report["runs"] == report["runs_wanted"] == 3
     rows = {row["metric"]: row for row in report["rows"]}
-    assert float(rows["first answer"]["edge p50"]) < float(rows["first answer"]["cloud p50"])
+    for arm, parts in (("edge p50", ("t_gen", "t_infer")), ("cloud p50", ("t_trans_raw", "t_infer"))):
+        assert all(float(rows["first answer"][arm]) >= float(rows[part][arm]) > 0 for part in parts)
     assert all(rows[name]["cloud p95"] != "-" for name in ("t_gen", "t_trans_raw", "queue", "t_infer"))
     assert report["more"][1]["rows"][0]["clips"] == "4"
     assert "Answers of every cell" in (tmp_path / "table3.md").read_text()
