@@ -3,12 +3,15 @@
 import asyncio
 import contextlib
 import json
+import logging
 import socket
+import sys
 
 import pytest
 from tiers import Lab, command, corpus, played, running, until
 
 from megace2_iot.bus import connect
+from megace2_iot.cli import main
 from megace2_iot.messages import ModelPointer, State
 
 NOBODY = "mqtt://127.0.0.1:1"
@@ -45,6 +48,18 @@ MISTAKES = {
     "a speed below zero": (["device", "--speed", "-1"], "[replay] speed"),
 }
 
+BY_PROCESS = {name for name, (arguments, _) in MISTAKES.items() if arguments[0] in ("device", "replay")}
+
+
+@pytest.fixture
+def quiet_logging():
+    """What a command sets up for its process is not to last."""
+    root, before = logging.getLogger(), logging.getLogger().handlers[:]
+    level = root.level
+    yield
+    root.handlers[:] = before
+    root.setLevel(level)
+
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
@@ -58,19 +73,28 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-async def test_a_mistake_is_told_in_one_line(folder):
+def test_a_mistake_is_told_in_one_line(folder, monkeypatch, capfd, quiet_logging):
     """Each exits with 1, says what is wrong and what to do, and shows no traceback."""
-    slots = asyncio.Semaphore(2)
+    for name in MISTAKES.keys() - BY_PROCESS:
+        arguments, text = MISTAKES[name]
+        monkeypatch.setattr(sys, "argv", ["megace2", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = "".join(capfd.readouterr())
+        check_told(name, ended.value.code, printed, text)
 
-    async def one(arguments: list[str]) -> tuple[int, str]:
-        async with slots:
-            return await command(*arguments)
 
-    told = await asyncio.gather(*(one(arguments) for arguments, _ in MISTAKES.values()))
-    for (name, (_, text)), (status, printed) in zip(MISTAKES.items(), told, strict=True):
-        lines = [line for line in printed.splitlines() if " I megace2." not in line and "trying again" not in line]
-        assert (status, len(lines)) == (1, 1), f"{name}: {printed}"
-        assert text in printed, f"{name}: {printed}"
+async def test_a_mistake_is_told_so_by_a_process(folder):
+    """A device becomes its agent by exec; and nothing follows the line when the interpreter ends."""
+    for name in BY_PROCESS:
+        arguments, text = MISTAKES[name]
+        check_told(name, *await command(*arguments), text)
+
+
+def check_told(name, status, printed, text):
+    lines = [line for line in printed.splitlines() if " I megace2." not in line and "trying again" not in line]
+    assert (status, len(lines)) == (1, 1), f"{name}: {printed}"
+    assert text in printed, f"{name}: {printed}"
 
 
 async def test_an_unknown_option_is_told_with_its_command(folder):

@@ -23,7 +23,7 @@ DIMS: dict[Modality, int] = {"text": 9, "audio": 5, "vision": 4}
 NANO = preset("nano", DIMS)
 CONFIGS: dict[str, ModelConfig] = {
     "Mega-CE2": replace(NANO, kernels={"text": 5, "audio": 3, "vision": 1}, last_k=3, residual="eq2"),
-    "MulT": replace(NANO, width=15, heads=3, layers=2, mult_compat=True, causal=False, outputs=2),
+    "MulT": replace(NANO, width=15, heads=3, mult_compat=True, causal=False, outputs=2),
 }
 Answer = Callable[[dict[Modality, Tensor], dict[Modality, Tensor]], Tensor]
 
