@@ -54,11 +54,12 @@ BY_PROCESS = {name for name, (arguments, _) in MISTAKES.items() if arguments[0] 
 @pytest.fixture
 def quiet_logging():
     """What a command sets up for its process is not to last."""
-    root, before = logging.getLogger(), logging.getLogger().handlers[:]
-    level = root.level
+    root, mqtt = logging.getLogger(), logging.getLogger("mqtt")
+    before = root.handlers[:], root.level, mqtt.level
     yield
-    root.handlers[:] = before
-    root.setLevel(level)
+    root.handlers[:] = before[0]
+    root.setLevel(before[1])
+    mqtt.setLevel(before[2])
 
 
 @pytest.fixture
